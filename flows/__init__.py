@@ -1,0 +1,1 @@
+"""The workflows: one file per flow; they wire tasks and compute nothing."""

@@ -1,0 +1,1 @@
+"""The systems below the flows, each behind a small interface."""

@@ -1,0 +1,1 @@
+"""Manifests, corpora, audio files and the cry synthesiser."""

@@ -1,0 +1,1 @@
+"""What leaves for devices: ONNX export, bundles, scoring."""

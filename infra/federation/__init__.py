@@ -1,0 +1,1 @@
+"""Flower apps, the round loop, its journal, and the simulation on Ray."""

@@ -1,0 +1,1 @@
+"""S3 through the MinIO SDK: content store, registry, embedded server."""

@@ -1,0 +1,1 @@
+"""The network and how it learns: torch, numpy and torchaudio only; no I/O."""

@@ -1,0 +1,97 @@
+"""Shapes and sizes of the network, as frozen dataclasses with three presets.
+
+Shape legend used throughout `models`:
+B batch · T samples · M mel bins · F log-mel frames (98 per second) · L tokens · D width · C reasons · P parameters
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from models.errors import ConfigError
+
+SAMPLE_RATE = 16_000
+FRAME_SAMPLES = SAMPLE_RATE  # the classifier's unit: one second
+
+Preset = Literal["tiny", "compact", "paper"]
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """The front end: 25 ms Hann window, 10 ms hop, HTK mel, natural log of power."""
+
+    sample_rate: int = SAMPLE_RATE
+    n_mels: int = 64  # 64 or 128
+    win_length: int = 400
+    hop_length: int = 160
+    f_min: float = 50.0
+    f_max: float = 4000.0  # public cry corpora are band-limited to 4 kHz; nothing above may be used
+    floor: float = 1e-6  # added to power before the logarithm
+
+    @property
+    def n_fft(self) -> int:
+        """512, or 1024 for 128 bins: below that some mel filters cover no FFT bin at all."""
+        return 512 if self.n_mels <= 64 else 1024
+
+    @property
+    def n_frames(self) -> int:
+        """Log-mel frames per one-second input, without padding: 98."""
+        return (FRAME_SAMPLES - self.win_length) // self.hop_length + 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole network. `reasons` is not here: the label set belongs to the manifest."""
+
+    log_mel: LogMelConfig = field(default_factory=LogMelConfig)
+    denoiser_channels: int = 24
+    tokenizer_channels: tuple[int, int, int] = (16, 32, 32)
+    d_model: int = 128
+    n_layers: int = 6
+    n_heads: int = 4
+    d_ff: int = 384
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    head_hidden: int = 64
+    dropout: float = 0.0  # LoRA on a frozen backbone; dropout would also break step-for-step reproducibility tests
+    causal: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for manifests and digests."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
+        """Inverse of `to_dict`."""
+        raw = dict(raw)
+        raw["log_mel"] = LogMelConfig(**raw["log_mel"])
+        raw["tokenizer_channels"] = tuple(raw["tokenizer_channels"])
+        return cls(**raw)
+
+
+_PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        denoiser_channels=8, tokenizer_channels=(8, 8, 16), d_model=32, n_layers=2, n_heads=2, d_ff=64,
+        lora_rank=4, lora_alpha=8.0, head_hidden=16,
+    ),
+    "compact": ModelConfig(),
+    "paper": ModelConfig(
+        denoiser_channels=32, tokenizer_channels=(32, 64, 64), d_model=480, n_heads=8, d_ff=1920,
+        lora_rank=32, lora_alpha=64.0, head_hidden=208,
+    ),
+}  # fmt: skip
+
+
+def preset(name: str, *, n_mels: int = 64, causal: bool = False) -> ModelConfig:
+    """Return a preset, with the two options that change its input or its mask.
+
+    Raises:
+        ConfigError: the name is not a preset, or `n_mels` is neither 64 nor 128.
+    """
+    if name not in _PRESETS:
+        raise ConfigError(f"unknown model preset {name!r}: choose one of {', '.join(_PRESETS)}")
+    if n_mels not in (64, 128):
+        raise ConfigError(f"n_mels={n_mels} is not supported: choose 64 or 128")
+    base = _PRESETS[name]
+    return replace(base, log_mel=replace(base.log_mel, n_mels=n_mels), causal=causal)

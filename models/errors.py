@@ -1,0 +1,83 @@
+"""Every error that cryfed raises on purpose, as one tree.
+
+CryfedError
+├── ConfigError            a setting or option is wrong, or two contradict each other
+├── DataError              a recording, manifest or corpus cannot be used
+│   ├── ManifestError      the table itself: missing, empty, wrong column, unknown label, leaking group
+│   └── AudioError         one file: unreadable, truncated, wrong shape or rate, NaN, empty
+├── GateError              the data-quality gate found a critical failure
+├── StoreError             the object store refused, is out of reach, or holds something else than asked for
+│   ├── IntegrityError     bytes do not match the digest they are filed under
+│   └── ConflictError      a conditional write lost to another writer
+├── ServerError            an embedded server could not start, stop or get its port
+├── FederationError        a round, a message or a site's update is not acceptable
+│   └── UpdateRejected     one site's update: NaN, wrong shape, wrong round, wrong schema
+├── ExportError            the graph breaks a rule of the target, or disagrees with the reference
+├── BundleError            a release bundle is incomplete, altered or not one of ours
+└── OutputError            a result cannot be written where it was asked for
+
+It lives in `models` because every other package may import `models` and `models` imports none of them.
+Messages say what was wrong, where, and what to do; the command line prints them without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class CryfedError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigError(CryfedError):
+    """A setting or option is wrong, or two contradict each other."""
+
+
+class DataError(CryfedError):
+    """A recording, manifest or corpus cannot be used."""
+
+
+class ManifestError(DataError):
+    """The table of clips is missing, empty, malformed or inconsistent."""
+
+
+class AudioError(DataError):
+    """One audio file cannot be used."""
+
+
+class GateError(CryfedError):
+    """The data-quality gate found a critical failure."""
+
+
+class StoreError(CryfedError):
+    """The object store refused, is out of reach, or holds something else than asked for."""
+
+
+class IntegrityError(StoreError):
+    """Bytes do not match the digest they are filed under."""
+
+
+class ConflictError(StoreError):
+    """A conditional write lost to another writer."""
+
+
+class ServerError(CryfedError):
+    """An embedded server could not start, stop or get its port."""
+
+
+class FederationError(CryfedError):
+    """A round, a message or a site's update is not acceptable."""
+
+
+class UpdateRejected(FederationError):
+    """One site's update is not acceptable: NaN, wrong shape, wrong round, wrong schema."""
+
+
+class ExportError(CryfedError):
+    """The exported graph breaks a rule of its target, or disagrees with its reference."""
+
+
+class BundleError(CryfedError):
+    """A release bundle is incomplete, altered or not one of ours."""
+
+
+class OutputError(CryfedError):
+    """A result cannot be written where it was asked for."""

@@ -1,0 +1,1 @@
+"""Prefect tasks: one verb per file, thin over plain functions."""
