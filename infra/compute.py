@@ -1,0 +1,113 @@
+"""Ray: a local cluster on loopback for one run, or an existing cluster by address.
+
+    with cluster(settings.compute) as ray_cluster:
+        results = ray_cluster.map(extract_site, jobs, label="features")
+        env = {"RAY_ADDRESS": ray_cluster.address}   # for the federated simulation, a process of its own
+
+Workers import our packages themselves and set one thread each, so results do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infra import quiet
+from infra.settings import ComputeSettings
+from models.errors import ConfigError, CryfedError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OBJECT_STORE_BYTES = 200 * 2**20
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected Ray cluster."""
+
+    address: str
+
+    def map(
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        on_done: Callable[[int, int], None] | None = None,
+    ) -> list[R]:
+        """`[fn(x) for x in items]` in parallel, in order; `on_done(done, total)` after each.
+
+        A worker that dies is retried twice by Ray; an error of ours raised in a worker is raised here as itself.
+        """
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=2)(_call)
+        refs = [remote.remote(fn, item) for item in items]
+        pending, done = list(refs), 0
+        while pending:
+            ready, pending = ray.wait(pending, num_returns=1)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayTaskError as err:
+                for ref in pending:
+                    ray.cancel(ref, force=False)
+                cause = err.cause
+                raise (cause if isinstance(cause, CryfedError) else err) from None
+            done += 1
+            if on_done is not None:
+                on_done(done, len(refs))
+        return list(ray.get(refs))
+
+
+def _call(fn: Callable[[Any], Any], item: Any) -> Any:
+    import torch
+
+    torch.set_num_threads(1)
+    return fn(item)
+
+
+@contextmanager
+def cluster(settings: ComputeSettings, *, temp_dir: Path | None = None) -> Iterator[Cluster]:
+    """Connect to the cluster of the settings or RAY_ADDRESS, or start a local one and stop it afterwards.
+
+    Raises:
+        ConfigError: the address does not answer.
+    """
+    quiet.apply()
+    import ray
+
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": {**quiet.QUIET, **_ONE_THREAD}},
+        "configure_logging": True,
+    }
+    if address and address != "local":
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as err:
+            raise ConfigError(
+                f"no Ray cluster answers at {address}: start it (`ray start --head`), or unset RAY_ADDRESS and "
+                f"compute.ray_address to use a local one ({err})"
+            ) from None
+    else:
+        ray.init(
+            address="local",
+            num_cpus=settings.cpus or os.cpu_count() or 1,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(temp_dir) if temp_dir else None,
+            **common,
+        )
+    try:
+        yield Cluster(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
