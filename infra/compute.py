@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from models.errors import ConfigError, CryfedError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_ANSWER_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -65,6 +67,18 @@ class Cluster:
         return list(ray.get(refs))
 
 
+def _require_answer(address: str) -> None:
+    """Ask the port before Ray does: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, ValueError) as err:
+        raise ConfigError(
+            f"no Ray cluster answers at {address} ({err}): start one (`ray start --head`), or unset RAY_ADDRESS and "
+            "compute.ray_address to use a local one"
+        ) from None
+
+
 def _call(fn: Callable[[Any], Any], item: Any) -> Any:
     import torch
 
@@ -90,13 +104,8 @@ def cluster(settings: ComputeSettings, *, temp_dir: Path | None = None) -> Itera
         "configure_logging": True,
     }
     if address and address != "local":
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, ValueError, RuntimeError) as err:
-            raise ConfigError(
-                f"no Ray cluster answers at {address}: start it (`ray start --head`), or unset RAY_ADDRESS and "
-                f"compute.ray_address to use a local one ({err})"
-            ) from None
+        _require_answer(address)
+        ray.init(address=address, **common)
     else:
         ray.init(
             address="local",

@@ -11,7 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from models.errors import ConfigError
 
@@ -19,13 +24,17 @@ from models.errors import ConfigError
 class StoreSettings(BaseModel, frozen=True):
     """Where releases and stage artifacts live. Without an endpoint an embedded S3 server is started on loopback."""
 
-    endpoint: str | None = Field(None, description="host:port of any S3 endpoint; empty starts the embedded server")
+    endpoint: str | None = Field(
+        None, description="host:port of any S3 endpoint; empty starts the embedded server"
+    )
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
     secure: bool = Field(True, description="TLS; the embedded server is loopback only and does without")
     region: str = "us-east-1"
     bucket: str = "cryfed"
-    embedded_port: int = Field(0, ge=0, le=65535, description="S3 port of the embedded server; 0 picks a free one")
+    embedded_port: int = Field(
+        0, ge=0, le=65535, description="S3 port of the embedded server; 0 picks a free one"
+    )
 
 
 class ComputeSettings(BaseModel, frozen=True):
@@ -80,4 +89,6 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as err:
         lines = [f"  {'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in err.errors()]
-        raise ConfigError("settings are not valid (cryfed.toml or CRYFED_* variables):\n" + "\n".join(lines)) from None
+        raise ConfigError(
+            "settings are not valid (cryfed.toml or CRYFED_* variables):\n" + "\n".join(lines)
+        ) from None

@@ -110,7 +110,9 @@ def lookup(content: ContentStore, stage: str, key: str) -> Artifact | None:
     )
     expected = _output_digest(stage, artifact.files, artifact.values)
     if expected != artifact.digest:
-        raise StoreError(f"record stages/{stage}/{key}.json does not match its own digest: delete it and run again")
+        raise StoreError(
+            f"record stages/{stage}/{key}.json does not match its own digest: delete it and run again"
+        )
     return artifact
 
 
@@ -128,9 +130,13 @@ def resolve(content: ContentStore, uri: str) -> Artifact:
         raise StoreError(f"{uri!r} is not a stage URI (stage:<name>/<key>#<digest>)") from None
     artifact = lookup(content, stage, key) if scheme == "stage" else None
     if artifact is None:
-        raise StoreError(f"{uri} is not in this store: run the flow that makes it, or point settings at its store")
+        raise StoreError(
+            f"{uri} is not in this store: run the flow that makes it, or point settings at its store"
+        )
     if artifact.digest != digest:
-        raise StoreError(f"{uri} was recomputed to another result ({artifact.digest[:12]}…): run the flow again")
+        raise StoreError(
+            f"{uri} was recomputed to another result ({artifact.digest[:12]}…): run the flow again"
+        )
     return artifact
 
 
@@ -160,7 +166,9 @@ def run_stage(
         started = time.monotonic()
         result = compute(Workspace(out, scratch))
         seconds = time.monotonic() - started
-        files = {p.relative_to(out).as_posix(): content.put_file(p) for p in sorted(out.rglob("*")) if p.is_file()}
+        files = {
+            p.relative_to(out).as_posix(): content.put_file(p) for p in sorted(out.rglob("*")) if p.is_file()
+        }
         digest = _output_digest(key.stage, files, result.values)
         info = {**result.info, "seconds": round(seconds, 3)}
         content.put_record(
@@ -195,7 +203,9 @@ def fetch(content: ContentStore, artifact: Artifact, name: str) -> Path:
     try:
         return content.fetch(artifact.files[name])
     except KeyError:
-        raise StoreError(f"stage {artifact.stage} has no file {name!r}, only {sorted(artifact.files)}") from None
+        raise StoreError(
+            f"stage {artifact.stage} has no file {name!r}, only {sorted(artifact.files)}"
+        ) from None
 
 
 def materialise(content: ContentStore, artifact: Artifact, folder: Path) -> None:

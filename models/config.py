@@ -27,7 +27,13 @@ class LogMelConfig:
     hop_length: int = 160
     f_min: float = 50.0
     f_max: float = 4000.0  # public cry corpora are band-limited to 4 kHz; nothing above may be used
-    floor: float = 1e-6  # added to power before the logarithm
+    level: float = (
+        0.1  # RMS every input is scaled to: gain does not matter, and power stays far below fp16's 65504
+    )
+    rms_floor: float = 1e-4  # added to the RMS, so that digital silence stays silent
+    floor: float = 1e-4  # added to power before the logarithm: about 42 dB below the frame's mean level
+    mean: float = -4.0  # fixed standardisation before the network, so that no statistic of a site is learned
+    std: float = 3.0
 
     @property
     def n_fft(self) -> int:
@@ -54,8 +60,22 @@ class ModelConfig:
     lora_rank: int = 16
     lora_alpha: float = 32.0
     head_hidden: int = 64
-    dropout: float = 0.0  # LoRA on a frozen backbone; dropout would also break step-for-step reproducibility tests
+    dropout: float = (
+        0.0  # LoRA on a frozen backbone; dropout would also break step-for-step reproducibility tests
+    )
     causal: bool = False
+    freeze_a: bool = False  # FFA-LoRA: only B travels, averages are exact (mean(B)A = mean(BA))
+    energy_temperature: float = 1.0
+
+    @property
+    def n_bands(self) -> int:
+        """Frequency bands per time step: 64 mel bins make one token per step, 128 make two."""
+        return max(1, self.log_mel.n_mels // 64)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens per one-second frame: 24 or 48."""
+        return self.n_bands * (self.log_mel.n_frames // 4)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for manifests and digests."""
@@ -77,8 +97,8 @@ _PRESETS: dict[str, ModelConfig] = {
     ),
     "compact": ModelConfig(),
     "paper": ModelConfig(
-        denoiser_channels=32, tokenizer_channels=(32, 64, 64), d_model=480, n_heads=8, d_ff=1920,
-        lora_rank=32, lora_alpha=64.0, head_hidden=208,
+        denoiser_channels=24, tokenizer_channels=(32, 64, 64), d_model=480, n_heads=8, d_ff=1856,
+        lora_rank=32, lora_alpha=64.0, head_hidden=234,
     ),
 }  # fmt: skip
 

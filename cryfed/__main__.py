@@ -1,0 +1,5 @@
+"""`python -m cryfed`."""
+
+from cryfed.cli.main import main
+
+main()

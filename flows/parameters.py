@@ -1,0 +1,72 @@
+"""The flows' parameters: what a person, a schedule or an event may choose. Checked here, once, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+ReleaseName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SynthParameters(_Parameters):
+    """The embedded default corpus, where no manifest is given. Everything made from it is labelled synthetic."""
+
+    sites: int = Field(8, ge=2, le=64)
+    infants_per_site: int = Field(24, ge=5, le=1000)
+    cries_per_infant: int = Field(6, ge=1, le=50)
+    noncries_per_site: int = Field(48, ge=5, le=5000)
+    difficulty: float = Field(1.0, ge=0.0, le=2.0)
+    seed: int = Field(20, ge=0)
+
+
+class SplitParameters(_Parameters):
+    """Folds by group; the manifest's own folds are honoured."""
+
+    folds: int = Field(5, ge=3, le=20)
+    test_fold: int = Field(0, ge=0)
+    val_fold: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SplitParameters:
+        if max(self.test_fold, self.val_fold) >= self.folds:
+            raise ValueError(f"test_fold and val_fold must be below folds={self.folds}")
+        if self.test_fold == self.val_fold:
+            raise ValueError("test_fold and val_fold must differ: selection may not touch the test fold")
+        return self
+
+
+class GateParameters(_Parameters):
+    """The data-quality gate by itself."""
+
+    manifest: Path = Field(description="CSV or Parquet, one row a clip")
+    split: SplitParameters = SplitParameters()
+    override: str | None = Field(
+        None,
+        min_length=10,
+        max_length=500,
+        description="reason to go on despite a critical failure; recorded",
+    )
+
+
+class RetrainParameters(_Parameters):
+    """The whole pipeline, from audio to a published release."""
+
+    manifest: Path | None = Field(
+        None, description="CSV or Parquet of one's own clips; default: the synthesiser"
+    )
+    synth: SynthParameters = SynthParameters()
+    split: SplitParameters = SplitParameters()
+    preset: Literal["tiny", "compact", "paper"] = "compact"
+    n_mels: Literal[64, 128] = 64
+    causal: bool = False
+    rounds: int | None = Field(None, ge=1, le=1000, description="federated rounds; default: the recipe's")
+    seed: int = Field(7, ge=0)
+    override: str | None = Field(None, min_length=10, max_length=500)
+    release: ReleaseName = "infant-cry"
+    channel: Literal["dev", "staging"] = "dev"
