@@ -3,14 +3,16 @@
     [store]                       CRYFED_STORE__ENDPOINT=s3.example.org:9000
     endpoint = "127.0.0.1:9000"   CRYFED_STORE__ACCESS_KEY=…  CRYFED_STORE__SECRET_KEY=…
 
-Secrets are read from the environment or the file and never written to logs, artifacts or run folders.
+Relative paths, and `cryfed.toml` itself, are taken from CRYFED_HOME where it is set (a worker runs flows in temporary folders), else
+from the working directory. Secrets are read from the environment or the file and never written to logs, artifacts or run folders.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -56,7 +58,7 @@ class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CRYFED_", env_nested_delimiter="__", toml_file="cryfed.toml", extra="ignore", frozen=True
+        env_prefix="CRYFED_", env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
     work_dir: Path = Field(Path(".cryfed"), description="embedded servers' data, site folders, caches")
@@ -76,7 +78,18 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments beat the environment, the environment beats the file; no dotenv, no secrets folder."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home() / "cryfed.toml")
+
+    @model_validator(mode="after")
+    def _absolute(self) -> Settings:
+        for name in ("work_dir", "runs_dir", "data"):
+            object.__setattr__(self, name, home() / getattr(self, name))
+        return self
+
+
+def home() -> Path:
+    """Folder that relative paths are taken from."""
+    return Path(os.environ.get("CRYFED_HOME") or ".").resolve()
 
 
 def load_settings() -> Settings:
