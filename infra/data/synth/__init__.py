@@ -1,0 +1,1 @@
+"""The cry synthesiser: a corpus with known truth, made of numbers alone. Frozen per `SYNTH_VERSION`."""
