@@ -1,0 +1,183 @@
+"""The job document: everything a federation needs to know, as one JSON file that the simulation reads.
+
+    job = FederationJob(sites=(SiteSpec(name="ward1", features=…, folder=…), …), base_model=…, network=cfg.to_dict(), …)
+    job.save(path);  job = load_job(path)
+
+Its *content* (not its paths, timeouts or core counts) has a digest together with the digests of the sites' features; the journal
+is filed under it, so a run resumes only what it would have computed itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from infra.digest import canonical_json, digest_json
+from infra.federation.files import write_atomic
+from models.config import ModelConfig
+from models.errors import ConfigError
+from models.local_step import LocalConfig
+from models.server_step import ServerConfig
+
+_MAX_JOB_BYTES = 4 * 2**20
+
+
+class SiteSpec(BaseModel):
+    """One site: its name, its frames (safetensors) and the folder that is its own (token cache, later its durable state)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=120)
+    features: Path
+    folder: Path
+
+
+class FederationJob(BaseModel):
+    """One federated training. Relative paths are relative to the job file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    sites: tuple[SiteSpec, ...] = Field(min_length=1)
+    base_model: Path = Field(
+        description="all weights of the pretrained network, safetensors; θ starts from its own"
+    )
+    network: dict[str, Any] = Field(description="ModelConfig.to_dict()")
+    reasons: tuple[str, ...]
+    rounds: int = Field(ge=1, le=100_000)
+    local: dict[str, Any] = Field(default_factory=dict, description="fields of LocalConfig")
+    server: dict[str, Any] = Field(default_factory=dict, description="fields of ServerConfig")
+    seed: int = 0
+    participation: float = Field(
+        1.0, gt=0, le=1, description="share of sites asked per round, drawn from the seed"
+    )
+    min_sites: int = Field(1, ge=1, description="a round with fewer accepted updates stops the job")
+    eval_every: int = Field(
+        1,
+        ge=0,
+        description="validation tallies every so many rounds and after the last; 0 for none",
+    )
+    checkpoint_dir: Path
+    out_dir: Path
+    # how it runs, not what it computes
+    retries: int = Field(
+        2, ge=0, description="repeats of an exchange with a site whose process died or timed out"
+    )
+    timeout_s: float = Field(900.0, gt=0, description="per exchange")
+    cpus: int | None = Field(None, ge=1, description="CPUs of the local Ray cluster")
+    cpus_per_site: float = Field(
+        1.0, gt=0, description="share of a CPU that one site's actor takes; each uses one thread"
+    )
+
+    @field_validator("sites")
+    @classmethod
+    def _ordered(cls, sites: tuple[SiteSpec, ...]) -> tuple[SiteSpec, ...]:
+        """Sums are taken in the order of the names, whatever order they were listed in."""
+        names = [site.name for site in sites]
+        if len(set(names)) != len(names):
+            raise ValueError(f"site names repeat: {sorted(n for n in set(names) if names.count(n) > 1)}")
+        if len({site.folder for site in sites}) != len(sites):
+            raise ValueError("two sites share a folder: each site's files stay in a folder of its own")
+        return tuple(sorted(sites, key=lambda site: site.name))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FederationJob:
+        if self.min_sites > self.sites_per_round:
+            raise ValueError(
+                f"min_sites={self.min_sites} can never be met: a round asks {self.sites_per_round} of {len(self.sites)} sites"
+            )
+        for what, build in (
+            ("network", self.model),
+            ("local", self.local_config),
+            ("server", self.server_config),
+        ):
+            try:
+                build()
+            except (TypeError, KeyError) as err:
+                raise ValueError(f"{what}: {err}") from None
+        return self
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Names in aggregation order."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def sites_per_round(self) -> int:
+        """How many sites are asked in a round."""
+        return max(1, round(self.participation * len(self.sites)))
+
+    def site(self, name: str) -> SiteSpec:
+        """The site of that name."""
+        return next(site for site in self.sites if site.name == name)
+
+    def model(self) -> ModelConfig:
+        """The network's configuration."""
+        return ModelConfig.from_dict(self.network)
+
+    def local_config(self) -> LocalConfig:
+        """The local step's configuration."""
+        return LocalConfig(**self.local)
+
+    def server_config(self) -> ServerConfig:
+        """The server step's configuration."""
+        return ServerConfig(**self.server)
+
+    def evaluates(self, round_number: int) -> bool:
+        """Whether the round ends with a validation tally."""
+        return self.eval_every > 0 and (round_number % self.eval_every == 0 or round_number == self.rounds)
+
+    def content_digest(self, base: str, features: Mapping[str, str]) -> str:
+        """Digest of all that decides θ and the history: configuration, base model, and the sites' features by name."""
+        paths = {
+            "sites",
+            "base_model",
+            "checkpoint_dir",
+            "out_dir",
+            "retries",
+            "timeout_s",
+            "cpus",
+            "cpus_per_site",
+        }
+        document = self.model_dump(mode="json", exclude=paths)
+        return digest_json(
+            {"job": document, "base": base, "features": {n: features[n] for n in self.site_names}}
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the document, atomically, with absolute paths.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        write_atomic(path, canonical_json(self.resolved(Path.cwd()).model_dump(mode="json")) + b"\n")
+
+    def resolved(self, folder: Path) -> FederationJob:
+        """The same job with every path absolute."""
+        sites = tuple(
+            s.model_copy(update={"features": folder / s.features, "folder": folder / s.folder})
+            for s in self.sites
+        )
+        own = {name: folder / getattr(self, name) for name in ("base_model", "checkpoint_dir", "out_dir")}
+        return self.model_copy(update={"sites": sites, **own})
+
+
+def load_job(path: Path) -> FederationJob:
+    """Read and check a job document.
+
+    Raises:
+        ConfigError: missing, too large, not JSON, or a field is wrong; the message names it.
+    """
+    try:
+        if path.stat().st_size > _MAX_JOB_BYTES:
+            raise ConfigError(f"{path} is larger than a federation job can be ({_MAX_JOB_BYTES} bytes)")
+        job = FederationJob.model_validate_json(path.read_bytes())
+    except OSError as err:
+        raise ConfigError(f"cannot read the federation job {path}: {err.strerror}") from None
+    except ValidationError as err:
+        lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'job'}: {e['msg']}" for e in err.errors()]
+        raise ConfigError(f"{path} is not a valid federation job:\n" + "\n".join(lines)) from None
+    return job.resolved(path.resolve().parent)

@@ -1,0 +1,190 @@
+"""What travels between the server and a site: a header that pins the exchange, a small JSON body, and bytes.
+
+    server → site   {"action": "train", "site": "ward3", "run": …, "round": 4, "attempt": 0, …} + θ
+    site → server   the same header, word for word, a body with sums and losses, + the encoded update
+
+A reply is accepted only when its header equals the request's, so an update of another round, schema, base model or
+configuration can never be averaged. Sizes are bounded before anything is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from models.errors import FederationError, UpdateRejected
+
+PROTOCOL: Final = 1
+MAX_HEADER_BYTES: Final = 4 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024
+
+HELLO: Final = "hello"
+TRAIN: Final = "train"
+EVALUATE: Final = "evaluate"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything both ends have to agree on before a payload means anything."""
+
+    action: str
+    site: str
+    run: str  # digest of the job
+    round: int
+    attempt: int  # 0 first, then one more for each repeat of the same exchange
+    schema: str  # digest of the trainable vector's layout
+    base: str  # digest of the frozen model
+    config: str  # digest of the local step's configuration
+    cv_epoch: int = 0  # control variates count from here; 0 while none are used
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One message, either way."""
+
+    header: Header
+    body: Mapping[str, Any] = field(default_factory=dict)
+    payload: bytes = b""
+    refused: bool = False  # the body then holds `type` and `message` of the error
+
+    @property
+    def size(self) -> int:
+        """Bytes of header, body and payload as they travel (transport framing excluded)."""
+        return len(encode_header(self.header)) + len(encode_body(self.body)) + len(self.payload)
+
+
+def refusal(header: Header, error: Exception, *, site: str) -> Envelope:
+    """A site's typed answer that it will not do what was asked."""
+    body = {"site": site, "type": type(error).__name__, "message": str(error)[:2000]}
+    return Envelope(header, body, refused=True)
+
+
+def encode_header(header: Header) -> str:
+    """Canonical JSON."""
+    return json.dumps(asdict(header), sort_keys=True, separators=(",", ":"))
+
+
+def encode_body(body: Mapping[str, Any]) -> str:
+    """Canonical JSON; NaN and infinity are refused.
+
+    Raises:
+        FederationError: the body holds something JSON does not have.
+    """
+    try:
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as err:
+        raise FederationError(
+            f"a message body is not JSON ({err}): send finite numbers, strings, lists and maps"
+        ) from None
+
+
+def decode_header(text: object) -> Header:
+    """Parse a header from outside.
+
+    Raises:
+        UpdateRejected: too long, not JSON, a field missing, unknown or of the wrong type.
+    """
+    raw = _json_object(text, "header", MAX_HEADER_BYTES)
+    expected = {f.name: f.type for f in fields(Header)}
+    if set(raw) != set(expected):
+        missing, unknown = sorted(set(expected) - set(raw)), sorted(set(raw) - set(expected))
+        raise UpdateRejected(f"message header: missing fields {missing}, unknown fields {unknown}")
+    for name, kind in expected.items():
+        value, wanted = raw[name], int if kind == "int" else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UpdateRejected(f"message header: {name} is {type(value).__name__}, not {kind}")
+    return Header(**raw)
+
+
+def decode_body(text: object) -> dict[str, Any]:
+    """Parse a body from outside.
+
+    Raises:
+        UpdateRejected: too long, not a JSON object, or a number that is not finite.
+    """
+    return _json_object(text, "body", MAX_BODY_BYTES)
+
+
+def check_reply(request: Header, reply: Envelope) -> None:
+    """The reply belongs to the request.
+
+    Raises:
+        UpdateRejected: some field differs; the message names each with both values.
+    """
+    want, got = asdict(request), asdict(reply.header)
+    wrong = [
+        f"{name} {_short(got[name])} instead of {_short(want[name])}"
+        for name in want
+        if got[name] != want[name]
+    ]
+    if wrong:
+        raise UpdateRejected(
+            f"site {request.site!r}, round {request.round}: the reply carries {'; '.join(wrong)}"
+        )
+
+
+def finite(body: Mapping[str, Any], name: str) -> float:
+    """A finite number out of a body.
+
+    Raises:
+        UpdateRejected: absent, not a number, NaN or infinite.
+    """
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UpdateRejected(f"message body: {name!r} is {value!r}, not a finite number")
+    return float(value)
+
+
+def finite_map(body: Mapping[str, Any], name: str) -> dict[str, float]:
+    """A map of finite numbers out of a body.
+
+    Raises:
+        UpdateRejected: not such a map.
+    """
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise UpdateRejected(f"message body: {name!r} is {type(value).__name__}, not a map of numbers")
+    return {key: finite(value, key) for key in sorted(value)}
+
+
+def counts(body: Mapping[str, Any], name: str, shape: tuple[int, int]) -> list[list[int]]:
+    """A matrix of non-negative integers of the given shape out of a body.
+
+    Raises:
+        UpdateRejected: not such a matrix.
+    """
+    value = body.get(name)
+    rows, columns = shape
+    ok = isinstance(value, list) and len(value) == rows
+    ok = ok and all(isinstance(row, list) and len(row) == columns for row in value or [])
+    ok = ok and all(type(n) is int and 0 <= n < 2**40 for row in value or [] for n in row)
+    if not ok or not isinstance(value, list):
+        raise UpdateRejected(f"message body: {name!r} is not a {rows}×{columns} matrix of counts")
+    return value
+
+
+def _json_object(text: object, what: str, limit: int) -> dict[str, Any]:
+    if not isinstance(text, str):
+        raise UpdateRejected(f"message {what} is {type(text).__name__}, not JSON text")
+    if len(text) > limit:
+        raise UpdateRejected(f"message {what} has {len(text)} characters, more than the {limit} allowed")
+    try:
+        raw = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as err:
+        raise UpdateRejected(f"message {what} is not JSON: {err}") from None
+    if not isinstance(raw, dict):
+        raise UpdateRejected(f"message {what} is a JSON {type(raw).__name__}, not an object")
+    return raw
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that may travel")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 16 else repr(value)

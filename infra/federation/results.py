@@ -1,0 +1,91 @@
+"""What a federation leaves: θ, a history that is the same whenever the same is computed, and the times that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.digest import canonical_json, digest_bytes
+from infra.federation.files import decode_arrays, encode_arrays, write_atomic
+from infra.federation.job import FederationJob
+from infra.federation.journal import ClosedRound
+from models.adapters import AdapterSchema
+from models.errors import IntegrityError, OutputError
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """Files of a finished job, and the digest of θ's bytes."""
+
+    theta: Path
+    history: Path
+    timings: Path
+    theta_digest: str
+    job_digest: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain JSON types."""
+        return {name: str(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> FederationResult:
+        """Inverse of `to_dict`; other keys are ignored."""
+        paths = {name: Path(raw[name]) for name in ("theta", "history", "timings")}
+        return cls(**paths, theta_digest=raw["theta_digest"], job_digest=raw["job_digest"])
+
+
+def write_results(
+    job: FederationJob,
+    job_digest: str,
+    schema_digest: str,
+    theta: npt.NDArray[np.float32],
+    closed: Sequence[ClosedRound],
+) -> FederationResult:
+    """Write `theta.safetensors`, `history.json` and `timings.json` into the job's output folder.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    out = job.out_dir
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(f"cannot make the output folder {out}: {err.strerror}; choose another") from None
+    result = FederationResult(
+        theta=out / "theta.safetensors",
+        history=out / "history.json",
+        timings=out / "timings.json",
+        theta_digest=digest_bytes(theta.tobytes()),
+        job_digest=job_digest,
+    )
+    history = {
+        "job": job_digest,
+        "schema": schema_digest,
+        "parameters": int(theta.size),
+        "sites": list(job.site_names),
+        "theta": result.theta_digest,
+        "rounds": [done.record for done in closed],
+    }
+    write_atomic(result.theta, encode_arrays({"theta": theta}))
+    write_atomic(result.timings, canonical_json({"rounds": [done.timing for done in closed]}) + b"\n")
+    write_atomic(result.history, canonical_json(history) + b"\n")
+    return result
+
+
+def load_theta(path: Path, schema: AdapterSchema) -> npt.NDArray[np.float32]:
+    """Read `theta.safetensors`, (P,) float32.
+
+    Raises:
+        IntegrityError: not such a file.
+        FederationError: it does not fit the schema.
+    """
+    arrays = decode_arrays(path.read_bytes(), str(path))
+    if set(arrays) != {"theta"}:
+        raise IntegrityError(f"{path} holds {sorted(arrays)}, not one vector `theta`")
+    schema.check(arrays["theta"], str(path))
+    return arrays["theta"]

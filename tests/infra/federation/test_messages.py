@@ -1,0 +1,140 @@
+"""What comes from outside is checked before it means anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from infra.federation.messages import (
+    MAX_BODY_BYTES,
+    TRAIN,
+    Envelope,
+    Header,
+    check_reply,
+    counts,
+    decode_body,
+    decode_header,
+    encode_body,
+    encode_header,
+    finite,
+    finite_map,
+    refusal,
+)
+from infra.federation.wire import from_records, to_records
+from models.errors import FederationError, UpdateRejected
+
+HEADER = Header(TRAIN, "ward1", "a" * 64, 3, 0, "b" * 64, "c" * 64, "d" * 64)
+
+
+def test_header_and_body_survive_the_wire() -> None:
+    sent = Envelope(HEADER, {"losses": {"gate": 0.5}}, b"\x00\x01\x02")
+    received = from_records(to_records(sent), max_payload=3)
+    assert received == sent
+    assert received.size == len(encode_header(HEADER)) + len(encode_body(sent.body)) + 3
+
+
+def test_refusal_names_the_error_and_the_site() -> None:
+    answer = refusal(HEADER, UpdateRejected("θ is not finite"), site="ward1")
+    assert answer.refused
+    assert answer.body == {"site": "ward1", "type": "UpdateRejected", "message": "θ is not finite"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"round": 4}, "round 4 instead of 3"),
+        ({"schema": "e" * 64}, "schema eeeeeeeeeeee… instead of bbbbbbbbbbbb…"),
+        ({"base": "e" * 64}, "base"),
+        ({"run": "e" * 64}, "run"),
+        ({"config": "e" * 64}, "config"),
+        ({"site": "ward2"}, "site 'ward2' instead of 'ward1'"),
+        ({"attempt": 1}, "attempt"),
+        ({"cv_epoch": 1}, "cv_epoch"),
+        ({"protocol": 2}, "protocol"),
+    ],
+)
+def test_a_reply_to_another_request_is_rejected(change: dict[str, object], says: str) -> None:
+    reply = Envelope(replace(HEADER, **change))  # type: ignore[arg-type]
+    with pytest.raises(UpdateRejected, match=says):
+        check_reply(HEADER, reply)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        b"{}",
+        "",
+        "[]",
+        "{",
+        "{}",
+        json.dumps({**asdict(HEADER), "extra": 1}),
+        json.dumps({**asdict(HEADER), "round": "3"}),
+        json.dumps({**asdict(HEADER), "round": True}),
+        json.dumps({**asdict(HEADER), "site": 7}),
+        json.dumps({**asdict(HEADER), "site": "x" * 5000}),
+        "[" * 3000,
+    ],
+)
+def test_a_malformed_header_is_rejected(text: object) -> None:
+    with pytest.raises(UpdateRejected, match="message header"):
+        decode_header(text)
+
+
+@pytest.mark.parametrize("text", ['{"x": NaN}', '{"x": Infinity}', "7", "x" * (MAX_BODY_BYTES + 1)])
+def test_a_malformed_body_is_rejected(text: str) -> None:
+    with pytest.raises(UpdateRejected, match="message body"):
+        decode_body(text)
+
+
+def test_a_body_that_is_not_json_is_not_sent() -> None:
+    with pytest.raises(FederationError, match="not JSON"):
+        encode_body({"loss": float("nan")})
+
+
+@pytest.mark.parametrize("value", [None, "1", True, float("inf"), float("nan")])
+def test_only_finite_numbers_count(value: object) -> None:
+    with pytest.raises(UpdateRejected, match="not a finite number"):
+        finite({"x": value}, "x")
+    with pytest.raises(UpdateRejected):
+        finite_map({"losses": {"gate": value}}, "losses")
+
+
+@pytest.mark.parametrize(
+    "value", [None, [[1]], [[1, 2], [3]], [[1, 2], [3, -1]], [[1, 2], [3, 1.0]], [[1, 2], [3, True]]]
+)
+def test_counts_are_whole_matrices_of_counts(value: object) -> None:
+    with pytest.raises(UpdateRejected, match="2×2 matrix of counts"):
+        counts({"gate": value}, "gate", (2, 2))
+    assert counts({"gate": [[1, 0], [2, 3]]}, "gate", (2, 2)) == [[1, 0], [2, 3]]
+
+
+def _text(**change: object) -> ConfigRecord:
+    return ConfigRecord({"header": encode_header(HEADER), "body": "{}", "refused": False, **change})  # type: ignore[arg-type]
+
+
+def _payload(data: bytes = b"x", stype: str = "cryfed.bytes") -> ArrayRecord:
+    return ArrayRecord({"bytes": Array("uint8", (len(data),), stype, data)})
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        RecordDict({}),
+        RecordDict({"cryfed": _text()}),
+        RecordDict({"payload": _payload()}),
+        RecordDict({"cryfed": _payload(), "payload": _payload()}),
+        RecordDict({"cryfed": _text(), "payload": ArrayRecord()}),
+        RecordDict({"cryfed": _text(), "payload": _payload(stype="numpy.ndarray")}),
+        RecordDict({"cryfed": _text(), "payload": _payload(b"x" * 100)}),
+        RecordDict({"cryfed": _text(refused=1), "payload": _payload()}),
+        RecordDict({"cryfed": _text(header=3), "payload": _payload()}),
+        RecordDict({"cryfed": _text(body=b"{}"), "payload": _payload()}),
+    ],
+)
+def test_malformed_records_are_rejected(records: RecordDict) -> None:
+    with pytest.raises(UpdateRejected):
+        from_records(records, max_payload=10)

@@ -1,0 +1,302 @@
+"""The round loop over sites in this process, honest and hostile."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.digest import digest_bytes
+from infra.federation.base import load_base
+from infra.federation.job import FederationJob
+from infra.federation.messages import HELLO, TRAIN, Envelope
+from infra.federation.results import FederationResult, load_theta
+from infra.federation.rounds import federate, participants
+from infra.federation.site import Site, open_site
+from infra.federation.tokens import features_digest, load_site_tokens
+from infra.federation.transport import Handler, LocalTransport, Lost, Outcome
+from models.adapters import adapter_schema, set_vector
+from models.errors import ConfigError, FederationError, UpdateRejected
+from models.plain_loop import run_rounds
+from tests.infra.federation.world import REASONS, local_transport, make_job
+
+
+def _handlers(job: FederationJob, folder: Path) -> dict[str, Handler]:
+    path = folder / "local-job.json"
+    job.save(path)
+    return {name: open_site(str(path), name).handle for name in job.site_names}
+
+
+def _history(result: FederationResult) -> dict:
+    return json.loads(result.history.read_text())
+
+
+def test_equals_the_plain_loop_bit_for_bit(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    result = federate(job, local_transport(job, tmp_path))
+    net, base = load_base(job.base_model, job.model(), job.reasons)
+    tokens = {
+        s.name: load_site_tokens(s.features, s.folder, net, base, features_digest(s.features)).train
+        for s in job.sites
+    }
+    theta = run_rounds(
+        net,
+        tokens,
+        rounds=job.rounds,
+        local=job.local_config(),
+        server=job.server_config(),
+        seed=job.seed,
+    )
+    assert result.theta_digest == digest_bytes(theta.tobytes())
+    np.testing.assert_array_equal(load_theta(result.theta, adapter_schema(net)), theta)
+
+
+def test_history_holds_every_round_and_its_bytes(tmp_path: Path) -> None:
+    job = make_job(tmp_path, rounds=3, eval_every=2)
+    events: list[dict] = []
+    result = federate(job, local_transport(job, tmp_path), lambda e: events.append(dict(e)))
+    history = _history(result)
+    net, _ = load_base(job.base_model, job.model(), job.reasons)
+    vector_bytes = 48 + 4 * adapter_schema(net).size
+    assert [r["round"] for r in history["rounds"]] == [1, 2, 3]
+    assert [r["validation"] is not None for r in history["rounds"]] == [False, True, True]
+    for record in history["rounds"]:
+        assert record["survivors"] == ["site0", "site1", "site2"]
+        assert record["failures"] == {}
+        for direction in ("bytes_down", "bytes_up"):
+            assert all(vector_bytes < n < vector_bytes + 2000 for n in record[direction].values())
+        assert set(record["losses"]) == {"total", "gate", "reason", "energy"}
+    # 12 clips a site, 4 of them validation (2 cries, 2 not), 3 sites
+    assert np.sum(history["rounds"][1]["validation"]["gate_confusion"]) == 12
+    assert np.sum(history["rounds"][1]["validation"]["reason_confusion"]) == 6
+    assert history["rounds"][-1]["theta"] == history["theta"] == result.theta_digest
+    assert [e["event"] for e in events] == ["start", "round", "round", "round", "done"]
+    assert len(json.loads(result.timings.read_text())["rounds"]) == 3
+
+
+def test_the_same_job_elsewhere_gives_the_same_files(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "two"):
+        job = make_job(tmp_path / name, participation=0.67, server={"optimiser": "adam", "lr": 0.01})
+        results.append(federate(job, local_transport(job, tmp_path / name)))
+    assert results[0].theta.read_bytes() == results[1].theta.read_bytes()
+    assert results[0].history.read_bytes() == results[1].history.read_bytes()
+
+
+@pytest.mark.parametrize("stop_in", ["train", "evaluate"])
+def test_a_stopped_run_resumes_to_the_same_files(tmp_path: Path, stop_in: str) -> None:
+    whole = make_job(tmp_path / "whole", rounds=4, server={"optimiser": "momentum"})
+    expected = federate(whole, local_transport(whole, tmp_path / "whole"))
+    job = make_job(tmp_path / "cut", rounds=4, server={"optimiser": "momentum"})
+    handlers = _handlers(job, tmp_path / "cut")
+
+    def dies(request: Envelope) -> Envelope:
+        if request.header.round == 3 and request.header.action == stop_in:
+            raise KeyboardInterrupt
+        return handlers["site1"](request)
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(job, LocalTransport({**handlers, "site1": dies}))
+    events: list[dict] = []
+    result = federate(job, LocalTransport(handlers), lambda e: events.append(dict(e)))
+    assert events[0]["resumed_at"] == 2
+    assert result.theta_digest == expected.theta_digest
+    assert result.history.read_bytes() == expected.history.read_bytes()
+    # a finished job computes nothing again
+    events.clear()
+    federate(job, LocalTransport(handlers), lambda e: events.append(dict(e)))
+    assert [e["event"] for e in events] == ["start", "done"]
+
+
+def _poke(data: bytes, value: float) -> bytes:
+    return data[:48] + struct.pack("<f", value) + data[52:]
+
+
+HOSTILE: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
+    "nan": (lambda e: replace(e, payload=_poke(e.payload, float("nan"))), "not finite"),
+    "inf": (lambda e: replace(e, payload=_poke(e.payload, float("inf"))), "not finite"),
+    "short": (lambda e: replace(e, payload=e.payload[:-4]), "needs"),
+    "empty": (lambda e: replace(e, payload=b""), "shorter than its header"),
+    "long": (lambda e: replace(e, payload=e.payload + bytes(4)), "more than"),
+    "schema": (lambda e: replace(e, payload=e.payload[:8] + bytes(32) + e.payload[40:]), "schema"),
+    "stale": (lambda e: replace(e, header=replace(e.header, round=e.header.round - 1)), "round"),
+    "impostor": (lambda e: replace(e, header=replace(e.header, site="site0")), "site"),
+    "other base": (lambda e: replace(e, header=replace(e.header, base="0" * 64)), "base"),
+    "no losses": (lambda e: replace(e, body={"normaliser": 1.0}), "losses"),
+    "normaliser": (lambda e: replace(e, body={**e.body, "normaliser": 0.0}), "positive"),
+    "infinite loss": (lambda e: replace(e, body={**e.body, "losses": {"total": float("inf")}}), "finite"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_malformed_update_is_left_out_and_named(tmp_path: Path, kind: str) -> None:
+    change, says = HOSTILE[kind]
+    job = make_job(tmp_path, rounds=1, min_sites=2)
+    handlers = _handlers(job, tmp_path)
+
+    def hostile(request: Envelope) -> Envelope:
+        answer = handlers["site1"](request)
+        return change(answer) if request.header.action == TRAIN else answer
+
+    result = federate(job, LocalTransport({**handlers, "site1": hostile}))
+    record = _history(result)["rounds"][0]
+    assert record["survivors"] == ["site0", "site2"]
+    assert record["failures"]["site1"]["kind"] == "rejected"
+    assert says in record["failures"]["site1"]["reason"]
+    # what is left is the honest average of the two others
+    honest = make_job(tmp_path / "honest", rounds=1)
+    honest = honest.model_copy(update={"sites": (honest.sites[0], honest.sites[2])})
+    expected = federate(honest, local_transport(honest, tmp_path / "honest"))
+    assert result.theta_digest == expected.theta_digest
+
+
+def test_too_few_updates_stop_the_job_and_it_resumes(tmp_path: Path) -> None:
+    job = make_job(tmp_path, rounds=2, min_sites=3, retries=0)
+    handlers = _handlers(job, tmp_path)
+
+    def refuses(request: Envelope) -> Envelope:
+        if request.header.action == TRAIN and request.header.round == 2:
+            return handlers["site2"](replace(request, payload=b""))
+        return handlers["site2"](request)
+
+    with pytest.raises(
+        FederationError, match=r"round 2: 2 of 3 sites delivered[\s\S]*site2: refused: UpdateRejected"
+    ):
+        federate(job, LocalTransport({**handlers, "site2": refuses}))
+    assert not job.out_dir.exists()
+    events: list[dict] = []
+    federate(job, LocalTransport(handlers), lambda e: events.append(dict(e)))
+    assert events[0]["resumed_at"] == 1
+
+
+class _Flaky(LocalTransport):
+    """Loses a site's answers a given number of times a round."""
+
+    def __init__(self, handlers: dict[str, Handler], site: str, times: int) -> None:
+        super().__init__(handlers)
+        self._site, self._times = site, times
+
+    def exchange(self, requests, *, max_payload, timeout_s):  # type: ignore[no-untyped-def]
+        outcomes: dict[str, Outcome] = dict(
+            super().exchange(requests, max_payload=max_payload, timeout_s=timeout_s)
+        )
+        for request in requests:
+            if request.header.site == self._site and request.header.attempt < self._times:
+                outcomes[self._site] = Lost("its process died")
+        return outcomes
+
+
+def test_a_lost_site_is_asked_again_and_changes_nothing(tmp_path: Path) -> None:
+    steady = make_job(tmp_path / "steady")
+    expected = federate(steady, local_transport(steady, tmp_path / "steady"))
+    job = make_job(tmp_path / "flaky", retries=2)
+    result = federate(job, _Flaky(_handlers(job, tmp_path / "flaky"), "site1", 2))
+    assert result.theta_digest == expected.theta_digest
+    assert result.history.read_bytes() == expected.history.read_bytes()
+    assert all(r["repeats"] == 4 for r in json.loads(result.timings.read_text())["rounds"])
+
+
+def test_a_site_that_stays_lost_is_left_out(tmp_path: Path) -> None:
+    job = make_job(tmp_path, rounds=1, retries=1)
+    result = federate(job, _Flaky(_handlers(job, tmp_path), "site1", 9))
+    record = _history(result)["rounds"][0]
+    assert record["survivors"] == ["site0", "site2"]
+    assert record["failures"] == {"site1": {"kind": "lost", "reason": "its process died"}}
+    assert record["validation"]["sites"] == 2
+
+
+def test_a_site_with_another_base_model_keeps_the_federation_from_starting(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    handlers = _handlers(job, tmp_path)
+    net, _ = load_base(job.base_model, job.model(), job.reasons)
+    handlers["site2"] = Site(job.site("site2"), net, "0" * 64).handle
+    with pytest.raises(
+        FederationError, match=r"cannot start[\s\S]*site2: UpdateRejected: .*another base model"
+    ):
+        federate(job, LocalTransport(handlers))
+    assert not job.checkpoint_dir.exists()
+
+
+def test_changed_features_do_not_resume_another_jobs_rounds(tmp_path: Path) -> None:
+    job = make_job(tmp_path, rounds=1)
+    federate(job, local_transport(job, tmp_path))
+    path = job.sites[0].features
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FederationError, match="rounds of another job"):
+        federate(job, local_transport(job, tmp_path))
+
+
+def test_participation_is_drawn_from_the_seed_in_site_order(tmp_path: Path) -> None:
+    job = make_job(tmp_path, sites=4, participation=0.5)
+    draws = [participants(job, n) for n in range(1, 20)]
+    assert all(len(d) == 2 and list(d) == sorted(d) for d in draws)
+    assert len(set(draws)) > 2
+    assert draws == [participants(job, n) for n in range(1, 20)]
+
+
+def test_a_site_refuses_what_is_not_for_it(tmp_path: Path) -> None:
+    job = make_job(tmp_path, sites=1)
+    seen: list[Envelope] = []
+    handler = _handlers(job, tmp_path)["site0"]
+
+    def spy(request: Envelope) -> Envelope:
+        seen.append(request)
+        return handler(request)
+
+    federate(job, LocalTransport({"site0": spy}))
+    train = next(e for e in seen if e.header.action == TRAIN)
+    assert handler(train) == handler(train)  # equal requests, equal bytes
+    wrong = {
+        "reached site": replace(train, header=replace(train.header, site="site9")),
+        "layout": replace(train, header=replace(train.header, schema="0" * 64)),
+        "base model": replace(train, header=replace(train.header, base="0" * 64)),
+        "protocol": replace(train, header=replace(train.header, protocol=2)),
+        "action": replace(train, header=replace(train.header, action="unmask")),
+        "configuration": replace(train, body={**train.body, "local": {"steps": 99}}),
+        "seed": replace(train, body={"local": job.local}),
+        "not finite": replace(train, payload=_poke(train.payload, float("nan"))),
+        "shorter": replace(train, payload=b"x"),
+    }
+    for says, request in wrong.items():
+        answer = handler(request)
+        assert answer.refused, says
+        assert says in answer.body["message"]
+        assert answer.header == request.header
+
+
+def test_base_model_of_another_shape_is_a_clear_error(tmp_path: Path) -> None:
+    job = make_job(tmp_path).model_copy(update={"reasons": (*REASONS, "discomfort")})
+    with pytest.raises(ConfigError, match="weights do not fit"):
+        federate(job, LocalTransport({}))
+
+
+def test_theta_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path, rounds=1)
+    result = federate(job, local_transport(job, tmp_path))
+    net, _ = load_base(job.base_model, job.model(), job.reasons)
+    set_vector(net, load_theta(result.theta, adapter_schema(net)))
+    net.cfg = replace(net.cfg, freeze_a=True)
+    with pytest.raises(FederationError, match="schema"):
+        load_theta(result.theta, adapter_schema(net))
+
+
+def test_hello_names_the_features(tmp_path: Path) -> None:
+    job = make_job(tmp_path, sites=1)
+    seen: list[Envelope] = []
+    handler = _handlers(job, tmp_path)["site0"]
+
+    def spy(request: Envelope) -> Envelope:
+        seen.append(handler(request))
+        return seen[-1]
+
+    federate(job, LocalTransport({"site0": spy}))
+    hello = next(e for e in seen if e.header.action == HELLO)
+    assert hello.body == {"site": "site0", "features": features_digest(job.sites[0].features)}
+    assert issubclass(UpdateRejected, FederationError)
