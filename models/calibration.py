@@ -171,8 +171,9 @@ def calibrate_site(
         raise DataError(
             f"site {site!r}: calibration got clips of several parts; give it the validation part only"
         )
-    snr = np.asarray(scores.snr_db, np.float64)
-    heard = np.isnan(snr) if min_snr_db is None else np.isnan(snr) | (snr >= min_snr_db)
+    heard = np.asarray(scores.view) == 0
+    if min_snr_db is not None:
+        heard |= np.asarray(scores.snr_db) >= min_snr_db  # False for NaN
     use = (np.asarray(scores.site) == site) & heard
     gate, reason = np.asarray(scores.gate), np.asarray(scores.reason)
     cry, noncry, reasoned = use & (gate == 1), use & (gate == 0), use & (gate == 1) & (reason != UNKNOWN)

@@ -29,7 +29,8 @@ def scores(n_cry=60, n_non=60, sharpness=3.0, site="a", seed=0, reasons=3):
     logits = rng.normal(size=(n, reasons)) * 2
     drawn = (metrics.softmax(logits).cumsum(1) > rng.random((n, 1))).argmax(1)
     return SimpleNamespace(
-        site=np.repeat(site, n), part=np.ones(n, np.int8), snr_db=np.full(n, np.nan), gate=gate,
+        site=np.repeat(site, n), part=np.ones(n, np.int8), view=np.zeros(n, np.int16),
+        snr_db=np.full(n, np.nan), gate=gate,
         reason=np.where(gate == 1, drawn, -1).astype(np.int16), gate_logit=sharpness * honest,
         reason_logits=sharpness * logits, energy=np.where(gate == 1, -5.0, 0.0) + rng.normal(size=n),
     )  # fmt: skip
@@ -122,6 +123,7 @@ def test_one_reason_alone_has_no_reason_temperature():
 def test_noisy_views_count_only_when_asked_for():
     s = scores(40, 40)
     s.snr_db[::2] = 10.0
+    s.view[::2] = 3
     assert calibrate_site(s).n_cries == 20
     assert calibrate_site(s, min_snr_db=10).n_cries == 40
     assert calibrate_site(s, min_snr_db=11).n_cries == 20
