@@ -1,0 +1,1 @@
+"""Great Expectations expectations about recordings, infants and sites; importing a module registers its classes."""
