@@ -29,7 +29,7 @@ from infra.edge.release import (
     BundledFile,
     BundleManifest,
 )
-from models.calibration import SiteCalibration
+from models.calibration import SiteCalibration, with_fallback
 from models.errors import BundleError, OutputError
 
 MAX_MANIFEST_BYTES = 8 * 2**20
@@ -68,21 +68,21 @@ class Bundle:
         return data
 
     def calibration(self, site: str | None = None) -> SiteCalibration:
-        """The calibration of a site, or the pooled one when `site` is none.
+        """The calibration of a site, filled up from the pooled one where the site had too few clips; or the pooled one.
 
         Raises:
             BundleError: the bundle has no calibration for that site.
         """
+        pooled = self.manifest.default_calibration.calibration()
         if site is None:
-            return self.manifest.default_calibration.calibration()
-        try:
-            return self.manifest.calibrations[site].calibration()
-        except KeyError:
+            return pooled
+        if site not in self.manifest.calibrations:
             known = ", ".join(sorted(self.manifest.calibrations)) or "none"
             raise BundleError(
                 f"{self.folder}: no calibration for site {site!r} (it has: {known}); "
                 "leave the site out to use the pooled one"
-            ) from None
+            )
+        return with_fallback(self.manifest.calibrations[site].calibration(), pooled)
 
 
 def describe_files(paths: Mapping[str, Path]) -> dict[str, BundledFile]:

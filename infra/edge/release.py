@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
-from infra.digest import digest_json
+from infra.digest import canonical_json, digest_json
 from models.calibration import SiteCalibration
 
 BUNDLE_FORMAT = "cryfed-bundle/1"
@@ -25,6 +33,17 @@ MAX_FILES = 64
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, so that what is digested is what will be read back."""
+    try:
+        return json.loads(canonical_json(value))
+    except TypeError as err:
+        raise ValueError(f"not JSON: {err}") from None
+
+
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_plain)]
 
 
 class _Document(BaseModel):
@@ -86,22 +105,20 @@ class BundleManifest(_Document):
     reasons: tuple[str, ...] = Field(
         description="columns of the reason outputs; empty without the reason head"
     )
-    model: dict[str, JsonValue] = Field(description="models.config.ModelConfig")
-    vad: dict[str, JsonValue] = Field(
-        description="models.segmentation.VadConfig: the same frames as in training"
-    )
+    model: JsonObject = Field(description="models.config.ModelConfig")
+    vad: JsonObject = Field(description="models.segmentation.VadConfig: the same frames as in training")
     default_calibration: CalibrationDocument = CalibrationDocument()
     calibrations: dict[str, CalibrationDocument] = Field(default_factory=dict, description="by site")
     data: DataProvenance
-    provenance: dict[str, JsonValue] = Field(
+    provenance: JsonObject = Field(
         default_factory=dict, description="digests of parents, code and configuration; seeds"
     )
-    evidence: dict[str, JsonValue] = Field(
+    evidence: JsonObject = Field(
         default_factory=dict, description="the release decision and the numbers it rests on"
     )
     notes: tuple[str, ...] = ()
     files: dict[str, BundledFile]
-    info: dict[str, JsonValue] = Field(default_factory=dict, description="run id, times: outside the digest")
+    info: JsonObject = Field(default_factory=dict, description="run id, times: outside the digest")
 
     @field_validator("files")
     @classmethod
