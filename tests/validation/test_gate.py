@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from infra.data.manifest import load_manifest
+from infra.data.splits import assign_folds, parts
 from infra.digest import digest_json
 from models.errors import GateError, OutputError
 from models.frames import TEST, TRAIN, VAL
@@ -266,27 +268,27 @@ def _own(fed: Federation, site: str) -> tuple[pd.DataFrame, np.ndarray]:
 def test_site_judges_its_own_rows(federation: Federation) -> None:
     federation.write(federation.clip("ward1"), np.zeros(0))
     for site, passed in (("ward1", False), ("ward2", True)):
-        rows, parts = _own(federation, site)
-        verdict = site_verdict(site, rows, measure_site(rows, federation.root), parts)
+        rows, codes = _own(federation, site)
+        verdict = site_verdict(site, rows, measure_site(rows, federation.root), codes)
         assert (verdict.scope, verdict.passed) == (site, passed)
         assert list(verdict.sites) == [site]
         without_column = site_verdict(
-            site, rows.drop(columns="site"), measure_site(rows, federation.root), parts
+            site, rows.drop(columns="site"), measure_site(rows, federation.root), codes
         )
         assert without_column == verdict
 
 
 def test_site_of_one_side_alone_is_critical(federation: Federation) -> None:
-    rows, parts = _own(federation, "ward1")
+    rows, codes = _own(federation, "ward1")
     cries = (rows["role"] == "cry").to_numpy()
-    verdict = site_verdict("ward1", rows[cries], measure_site(rows, federation.root), parts[cries])
+    verdict = site_verdict("ward1", rows[cries], measure_site(rows, federation.root), codes[cries])
     assert [f.rule for f in verdict.criticals] == ["site-one-sided"]
 
 
 def test_site_without_cries_is_judged_to_the_end(federation: Federation) -> None:
-    rows, parts = _own(federation, "ward1")
+    rows, codes = _own(federation, "ward1")
     others = (rows["role"] != "cry").to_numpy()
-    verdict = site_verdict("ward1", rows[others], measure_site(rows, federation.root), parts[others])
+    verdict = site_verdict("ward1", rows[others], measure_site(rows, federation.root), codes[others])
     assert [f.rule for f in verdict.criticals] == ["site-one-sided"]
 
 
@@ -297,9 +299,9 @@ def test_site_refuses_rows_of_others(pristine: Federation) -> None:
 
 def test_what_leaves_a_site_names_no_file_and_no_group(federation: Federation) -> None:
     federation.write(federation.clip("ward1"), np.zeros(0))
-    rows, parts = _own(federation, "ward1")
+    rows, codes = _own(federation, "ward1")
     rows = rows.assign(group=rows["group"].str.replace("infant1", "infant0"))
-    verdict = site_verdict("ward1", rows, measure_site(rows, federation.root), parts)
+    verdict = site_verdict("ward1", rows, measure_site(rows, federation.root), codes)
     assert "infant0" in verdict.to_json()
     assert ".wav" in verdict.to_json()
     bare = verdict.without_paths().to_json()
@@ -336,13 +338,10 @@ def test_fault_of_a_rule_is_no_verdict(pristine: Federation, monkeypatch: pytest
 
 @pytest.mark.real
 def test_real_clips_pass(real_data: Path) -> None:
-    """Derived folds inherit those of their group; the rest is dealt by group here, whatever the pipeline does."""
-    table = pd.read_csv(real_data / "manifest.csv")
-    by_group = table.groupby("group")["fold"].transform("max")
-    fold = by_group.where(by_group >= 0, table.groupby("group").ngroup() % 5)
-    parts = fold.map({0: TEST, 1: VAL}).fillna(TRAIN).to_numpy().astype(np.int8)
-    table["site"] = table["site"].fillna("")
-    verdict = run_gate(table, measure_site(table, real_data), parts)
+    """With their own folds, inherited and dealt as the pipeline does it."""
+    manifest = load_manifest(real_data / "manifest.csv")
+    codes = parts(assign_folds(manifest.table))
+    verdict = run_gate(manifest.table, measure_site(manifest.table, manifest.root), codes)
     assert verdict.passed, [str(f) for f in verdict.criticals]
     assert verdict.clips == 1000
     assert verdict.unusable == ()

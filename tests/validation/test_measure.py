@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from infra.data import audio
+from infra.data.audio import read_audio
+from models.errors import AudioError
 from validation.measure import MEASURED, measure_file, measure_site, measure_wave
 
 RATE = 16_000
@@ -143,16 +144,12 @@ def test_bad_files_are_rows_with_a_reason(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", BAD)
 def test_what_the_reader_refuses_is_what_the_gate_refuses(tmp_path: Path, case: str) -> None:
     """Otherwise a clip passes the gate and stops the run an hour later."""
-    if not hasattr(audio, "read_audio"):
-        pytest.skip("the audio reader is not there")
-    from models.errors import AudioError
-
     name, spoil, _ = BAD[case]
     path = tmp_path / name
     soundfile.write(path, TONE, RATE)
     spoil(path)
     with pytest.raises(AudioError):
-        audio.read_audio(path, max_seconds=10, max_bytes=500_000)
+        read_audio(path, max_seconds=10, max_bytes=500_000)
 
 
 def test_nan_samples_are_counted(tmp_path: Path) -> None:
