@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -379,15 +379,17 @@ def test_two_thousand_rows_within_fifteen_seconds(pristine: Federation, tmp_path
         "v = run_gate(t, pd.read_parquet('measured.parquet'), parts, Path('docs'))\n"
         "assert v.passed and v.warnings[0].total == 2001, v\n"
     )  # fmt: skip
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     repo = Path(__file__).resolve().parents[2]
     subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(repo)!r})\n{code}"],
         cwd=tmp_path,
         check=True,
-        timeout=60,
+        timeout=120,
     )
-    assert time.monotonic() - start < 15
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # processor time: wall time would judge the neighbours on a busy machine
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
 
 
 def test_docs_are_written_whole_and_call_no_other_host(federation: Federation, tmp_path: Path) -> None:
