@@ -1,0 +1,145 @@
+"""The S3 client against a real server: conditional writes, bounds, and errors a person can act on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from infra.servers.process import free_ports
+from infra.settings import StoreSettings
+from infra.store.client import ObjectStore
+from infra.store.embedded import EmbeddedServer, connect_store
+from models.errors import ConfigError, ConflictError, StoreError
+
+
+def race(count: int, act: Callable[[int], object]) -> list[object]:
+    """Results (or exceptions) of `count` threads that start together."""
+    barrier = threading.Barrier(count)
+    results: list[object] = [None] * count
+
+    def run(index: int) -> None:
+        barrier.wait()
+        try:
+            results[index] = act(index)
+        except Exception as err:
+            results[index] = err
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_what_is_put_is_what_is_read_listed_and_described(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("a/one", b"1")
+    (tmp_path / "big").write_bytes(bytes(range(256)) * 50_000)  # 12.8 MB: several parts
+    store.put_file("a/big", tmp_path / "big")
+    store.put("b/two", b"22")
+
+    assert store.get("a/one") == b"1"
+    store.download("a/big", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
+    assert sorted((i.key, i.size) for i in store.list("a/")) == [("a/big", 12_800_000), ("a/one", 1)]
+    found = store.stat("b/two")
+    assert found is not None
+    assert found.size == 2
+    assert store.stat("b/three") is None
+    assert store.find("b/three") is None
+
+
+def test_missing_object_is_named(store: ObjectStore) -> None:
+    with pytest.raises(StoreError, match=r"no object a/b in bucket"):
+        store.get("a/b")
+
+
+def test_reads_are_bounded_and_leave_no_file(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("big", b"x" * 100_001)
+    with pytest.raises(StoreError, match="larger than the 100000 bytes"):
+        store.get("big", max_bytes=100_000)
+    with pytest.raises(StoreError, match="larger than"):
+        store.download("big", tmp_path / "file", max_bytes=10)
+    assert list(tmp_path.iterdir()) == []
+    assert len(store.get("big", max_bytes=100_001)) == 100_001
+
+
+def test_of_eight_creators_exactly_one_wins_and_its_bytes_stay(store: ObjectStore) -> None:
+    for turn in range(2):  # a loser waits up to 3 s for the embedded server's lock on the name
+        results = race(8, lambda i, key=f"name/{turn}": store.put_if_absent(key, b"writer %d" % i))  # type: ignore[misc]
+        assert sorted(map(str, results)) == ["False"] * 7 + ["True"]
+        assert store.get(f"name/{turn}") == b"writer %d" % results.index(True)
+
+
+def test_of_eight_replacers_exactly_one_wins(store: ObjectStore) -> None:
+    store.put("pointer", b"old")
+    found = store.find("pointer")
+    assert found is not None
+    results = race(8, lambda i: store.replace_if_match("pointer", b"new %d" % i, found.etag))
+    winners = [i for i, r in enumerate(results) if isinstance(r, str)]
+    assert len(winners) == 1
+    assert sum(isinstance(r, ConflictError) for r in results) == 7
+    assert store.get("pointer") == b"new %d" % winners[0]
+    assert store.replace_if_match("pointer", b"next", str(results[winners[0]]))
+
+
+def test_server_is_proven_to_honour_conditional_writes(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.require_conditional_writes()
+    other = ObjectStore("127.0.0.1:1", "a", "b", bucket="b-cket", secure=False)
+    monkeypatch.setattr(other, "put_if_absent", lambda key, data: True)  # a server that ignores the header
+    with pytest.raises(StoreError, match="ignores conditional writes"):
+        other.require_conditional_writes()
+
+
+@pytest.mark.parametrize("access", ["the server's", "a stranger's"])
+def test_wrong_key_is_refused_in_words(server: EmbeddedServer, access: str, tmp_path: Path) -> None:
+    key = server.access_key if access == "the server's" else "STRANGER"
+    settings = StoreSettings(
+        endpoint=server.endpoint,
+        access_key=SecretStr(key),
+        secret_key=SecretStr("not it, surely"),
+        secure=False,
+    )
+    with pytest.raises(StoreError, match=r"refused the key .*CRYFED_STORE__ACCESS_KEY") as caught:
+        connect_store(settings, tmp_path)
+    assert "not it" not in str(caught.value)
+    client = ObjectStore(server.endpoint, key, "not it", bucket="cryfed", secure=False)
+    for call in (
+        lambda: client.get("x"),
+        lambda: client.put("x", b""),
+        lambda: client.put_if_absent("x", b""),
+        lambda: client.replace_if_match("x", b"", "0"),
+        lambda: list(client.list("")),
+    ):
+        with pytest.raises(StoreError, match="refused the key"):
+            call()
+
+
+def test_endpoint_out_of_reach_is_named(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    settings = StoreSettings(
+        endpoint=f"127.0.0.1:{port}", access_key=SecretStr("k"), secret_key=SecretStr("s"), secure=False
+    )
+    with pytest.raises(StoreError, match=f"127.0.0.1:{port} is out of reach.*store.endpoint"):
+        connect_store(settings, tmp_path)
+
+
+def test_tls_against_a_plain_port_is_out_of_reach_too(server: EmbeddedServer, tmp_path: Path) -> None:
+    settings = StoreSettings(
+        endpoint=server.endpoint, access_key=SecretStr("k"), secret_key=SecretStr("s"), secure=True
+    )
+    with pytest.raises(StoreError, match=r"out of reach.*store\.secure"):
+        connect_store(settings, tmp_path)
+
+
+def test_endpoint_without_keys_and_malformed_endpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CRYFED_STORE__SECRET_KEY"):
+        connect_store(StoreSettings(endpoint="127.0.0.1:9"), tmp_path)
+    with pytest.raises(ConfigError, match="host:port"):
+        ObjectStore("http://example.org/path", "a", "b", bucket="bucket")
