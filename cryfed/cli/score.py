@@ -43,6 +43,8 @@ def classify(
 ) -> None:
     """Say for each recording whether an infant cries in it, and why, or that the model had better not say.
 
+    FILES are WAV, FLAC, Ogg/Opus or MP3 recordings of one or two channels.
+
     Three decisions: **cry** (with a reason, if the release has a reason head), **no cry**, and **abstain**: it sounds like
     crying, but unlike the cries the model learned from.
 
@@ -167,28 +169,31 @@ def _print_decisions(bundle: Bundle, site: str | None, rows: list[tuple[Path, Cl
     if not rows:
         return
     style = {"cry": "bold green", "no cry": "dim", "abstain": "yellow"}
+    limit = rows[0][1].energy_threshold
+    rule = "never abstains" if limit is None else f"abstains above energy {limit:.2f}"
     table = Table(
         box=box.SIMPLE_HEAD,
-        caption=f"{_describe(bundle)} · calibration: {site or 'pooled'}",
+        caption=f"{_describe(bundle)}\ncalibration: {site or 'pooled'}, cry from p = {rows[0][1].gate_threshold:.2f}, {rule}",
         caption_justify="left",
     )
     table.add_column("file", overflow="fold")
-    table.add_column("decision")
-    table.add_column("p(cry)", justify="right")
+    table.add_column("decision", no_wrap=True)
+    table.add_column("p(cry)", justify="right", no_wrap=True)
     if bundle.manifest.reasons:
-        table.add_column("reason")
-    table.add_column("energy", justify="right")
-    table.add_column("heard", justify="right")
+        table.add_column("reason", no_wrap=True)
+    table.add_column("energy", justify="right", no_wrap=True)
+    table.add_column("frames", justify="right", no_wrap=True)
+    names = {file.name for file, _ in rows}
     for file, out in rows:
+        shown = file.name if len(names) == len(rows) else str(file)
         cells: list[str | Text] = [
-            str(file),
+            shown,
             Text(out.decision, style[out.decision]),
             f"{out.gate_probability:.3f}",
         ]
         if bundle.manifest.reasons:
             cells.append(f"{out.reason} ({out.reason_probabilities[out.reason]:.0%})" if out.reason else "–")
-        limit = "" if out.energy_threshold is None else f" / {out.energy_threshold:.2f}"
-        table.add_row(*cells, f"{out.energy:.2f}{limit}", f"{out.n_frames} of {out.seconds:.1f} s")
+        table.add_row(*cells, f"{out.energy:.2f}", str(out.n_frames))
     Console().print(table)
 
 
@@ -199,9 +204,8 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("scoring clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
