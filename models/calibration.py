@@ -123,19 +123,21 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     return 1.0 / beta
 
 
-def balanced_threshold(score: npt.ArrayLike, positive: npt.ArrayLike) -> float:
-    """Threshold on `score` (n,) with the greatest sensitivity + specificity (Youden's J), midway in its gap.
+def balanced_threshold(score: npt.ArrayLike, positive: npt.ArrayLike, *, even: float = 0.0) -> float:
+    """Threshold on `score` (n,) that balances sensitivity and specificity, held to `even` where the clips leave a choice.
 
-    Of equally good gaps the one nearest to the middle of the scores' range wins, so the choice doesn't hang on clip order.
+    Youden's J (sensitivity + specificity − 1) is a step function; a few validation clips leave its maximum wide or to chance.
+    So of all thresholds that are at most one clip of the smaller side worse than the best, the one nearest to `even` is taken
+    (for log-odds 0: p = 0.5).
     """
     s, y = np.asarray(score, np.float64), np.asarray(positive, bool)
+    if not y.any() or y.all():
+        return even
     distinct = np.unique(s)
-    if distinct.size < 2:
-        return float(distinct[0]) if distinct.size else 0.0
-    cut = (distinct[1:] + distinct[:-1]) / 2
-    j = [np.mean(s[y] >= c) + np.mean(s[~y] < c) for c in cut]
-    best = cut[np.isclose(j, np.max(j), rtol=0, atol=1e-12)]
-    return float(best[np.argmin(np.abs(best - (distinct[0] + distinct[-1]) / 2))])
+    cuts = np.r_[-np.inf, (distinct[1:] + distinct[:-1]) / 2, np.inf, even]
+    j = np.array([np.mean(s[y] >= c) + np.mean(s[~y] < c) for c in cuts])
+    allowed = cuts[j >= j.max() - 1.0 / min(y.sum(), (~y).sum()) - 1e-12]
+    return float(allowed[np.argmin(np.abs(allowed - even))])
 
 
 def energy_threshold(energy_of_cries: npt.ArrayLike, tpr: float = TRUE_POSITIVE_RATE) -> float:

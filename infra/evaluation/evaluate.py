@@ -71,7 +71,8 @@ def evaluate(
     for name, other in (baselines or {}).items():
         systems[name] = _system(make_bench(_recorded(other), None, cfg), clean)
     if MAJORITY not in systems and reason is not None:
-        systems[MAJORITY] = _system(majority_reason(clean), clean)
+        # its shares are those of these very clips, so its calibration error is 0 by construction: no number to show
+        systems[MAJORITY] = {**_system(majority_reason(clean), clean), "reason_ece": None}
     return {
         "protocol": _protocol(clean, cfg, bool(known) or default is not None),
         "counts": _counts(clean),
@@ -132,6 +133,7 @@ def _system(bench: Bench, champion: Bench) -> Json:
         "gate_fpr95": bench.interval(lambda w: m.fpr_at_tpr(logit, positive, w), side).to_dict(),
         "macro_f1": None,
         "auc": None,
+        "reason_ece": None,
         "advantage": {"clips": len(mine.scores), "gate_auroc": None, "macro_f1": None},
     }
     if bench.reasons and cries.any():
@@ -140,6 +142,9 @@ def _system(bench: Bench, champion: Bench) -> Json:
         out["macro_f1"] = bench.interval(
             lambda w: m.macro_f1(m.confusion(truth, predicted, c, w)), cries
         ).to_dict()
+        out["reason_ece"] = number(
+            m.expected_calibration_error(p.max(1), predicted == truth, bins=bench.config.bins)
+        )
         out["auc"] = bench.interval(lambda w: m.auroc_one_vs_rest(p, truth, w), cries).to_dict()
     if bench is champion or not len(mine.scores):
         return out

@@ -84,10 +84,6 @@ def reason_metrics(bench: Bench) -> Json | None:
         "calibration": calibration_metrics(bench, cries, right.astype(float), raw.max(1), p.max(1)),
     }
     out["calibration"]["brier"] = bench.interval(partial(m.brier, p, truth), cries).to_dict()
-    # what a predictor that knows only the class shares of these clips would get: ECE alone proves nothing
-    out["calibration"]["ece_of_class_shares"] = number(
-        m.expected_calibration_error(np.full(truth.size, share.max()), truth == share.argmax())
-    )
     answered = cries & ~bench.abstained
     seen = answered[cries]
     out["after_abstention"] = {

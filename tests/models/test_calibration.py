@@ -64,12 +64,21 @@ def test_temperature_of_always_wrong_logits_is_bounded():
 
 
 def test_balanced_threshold_by_hand():
-    """At 0.45 (between .4 and .5): sensitivity 1, specificity 2/3; at 0.65: 1/2 and 1. The first is greater."""
-    assert balanced_threshold([0.1, 0.4, 0.6, 0.5, 0.9], [0, 0, 0, 1, 1]) == pytest.approx(0.45)
+    """Ten non-cries at 1…10, ten cries at 6…15. J + 1 is 1.5 from 5.5 to 10.5; one clip worse (1.4) from 4.5: nearest to 0."""
+    score, truth = np.r_[np.arange(1, 11), np.arange(6, 16)], np.repeat([0, 1], 10)
+    assert balanced_threshold(score, truth) == pytest.approx(4.5)
+    assert balanced_threshold(score, truth, even=8.0) == pytest.approx(8.0)
+    assert balanced_threshold(-score, 1 - truth) == pytest.approx(-4.5)
 
 
-def test_balanced_threshold_of_separated_clips_is_the_middle_of_the_gap():
-    assert balanced_threshold([-3.0, -1.0, 2.0, 4.0], [0, 0, 1, 1]) == pytest.approx(0.5)
+def test_balanced_threshold_is_even_odds_if_they_separate():
+    assert balanced_threshold([-3.0, -1.0, 2.0, 4.0], [0, 0, 1, 1]) == 0.0
+
+
+def test_balanced_threshold_moves_if_the_clips_insist():
+    rng = np.random.default_rng(0)
+    score = np.r_[rng.normal(4, 1, 100), rng.normal(8, 1, 100)]
+    assert balanced_threshold(score, np.repeat([0, 1], 100)) == pytest.approx(6, abs=0.5)
 
 
 def test_energy_threshold_keeps_at_least_95_percent():
