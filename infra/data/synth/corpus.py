@@ -138,6 +138,19 @@ def _table(rows: list[Row], columns: tuple[str, ...]) -> bytes:
     return text.getvalue().encode()
 
 
+def start(out_dir: Path) -> None:
+    """Make the folder; a manifest that is there goes away, for until `finish` the corpus is not complete.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / MANIFEST).unlink(missing_ok=True)
+    except OSError as err:
+        raise OutputError(f"cannot write {out_dir}: {err.strerror or err}; choose another folder") from None
+
+
 def finish(rows: list[Row], out_dir: Path) -> Path:
     """Write `attributes.csv` and then `manifest.csv` over all sites' rows; return the manifest's path."""
     rows = sorted(rows, key=lambda r: r["path"])
@@ -153,10 +166,6 @@ def synthesise(cfg: SynthConfig, out_dir: Path, namespace: Namespace = "federati
     Raises:
         OutputError: the folder cannot be written.
     """
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / MANIFEST).unlink(missing_ok=True)  # from here until `finish` the corpus is not complete
-    except OSError as err:
-        raise OutputError(f"cannot write {out_dir}: {err.strerror or err}; choose another --out") from None
+    start(out_dir)
     rows = [row for site in range(cfg.sites) for row in synthesise_site(cfg, site, out_dir, namespace)]
     return finish(rows + synthesise_noise(cfg, out_dir, namespace), out_dir)

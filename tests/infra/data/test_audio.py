@@ -30,11 +30,16 @@ def test_pcm16_round_trip_is_exact_to_half_a_step(tmp_path: Path) -> None:
     assert (tmp_path / "a.wav").read_bytes() == encode_wav(TONE)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "caf", "ogg", "mp3"])
-@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000, 96_000])
+KINDS = [
+    (suffix, rate)
+    for suffix in ("wav", "flac", "aiff", "caf", "ogg", "mp3")
+    for rate in (8_000, 16_000, 44_100, 48_000, 96_000)
+    if (suffix, rate) != ("mp3", 96_000)  # MP3 ends at 48 kHz
+]
+
+
+@pytest.mark.parametrize(("suffix", "rate"), KINDS)
 def test_any_container_and_rate_becomes_16k_mono(tmp_path: Path, suffix: str, rate: int) -> None:
-    if (suffix, rate) == ("mp3", 96_000):
-        pytest.skip("MP3 ends at 48 kHz")
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
     wave = read(path)
