@@ -86,11 +86,11 @@ def _upload(federation: Json) -> dict[str, str]:
 
 
 def _latency(export: Json) -> dict[str, str]:
-    latency = export.get("latency_ms")
+    latency = export.get("latency_ms") or {}
     return _row(
         "Latency of a one-second frame",
         "96 ms median, Jetson Nano, TensorRT FP16",
-        f"{latency['p50']:.1f} ms median" if latency else None,
+        f"{latency['p50']:.1f} ms median" if "p50" in latency else None,
         f"{export.get('latency_on', 'ONNX Runtime, one thread of this machine')}; not a Jetson"
         if latency
         else "no Jetson here",

@@ -78,7 +78,7 @@ def render_html(metrics: Json) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        num=num, pct=pct, est=est, seconds=seconds, count=count, system=system_name, short=short
+        num=num, pct=pct, est=est, seconds=seconds, count=count, system=system_name, when=when, short=short
     )
     evaluation = metrics.get("evaluation")
     sections = (
@@ -206,6 +206,18 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def when(value: str) -> str:
+    """An ISO 8601 time as a person writes it, in UTC where it says so."""
+    from datetime import datetime
+
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    zone = " UTC" if at.utcoffset() is not None and not at.utcoffset() else ""
+    return f"{at.day} {at:%B %Y, %H:%M}{zone}"
 
 
 def count(value: int | None) -> str:

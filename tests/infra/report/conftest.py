@@ -53,7 +53,7 @@ def metrics(scores_of):
     digest = "3f7a" * 16
     return {
         "run": {
-            "id": "2025-01-31-142233-3f7a9c", "created": "2025-01-31 14:22 UTC", "seconds": 431.0,
+            "id": "2025-01-31-142233-3f7a9c", "created": "2025-01-31T14:22:33+00:00", "seconds": 431.0,
             "release": {"name": "infant-cry", "version": 3, "digest": digest},
         },
         "data": {

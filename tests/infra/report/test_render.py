@@ -65,6 +65,7 @@ def test_it_is_well_formed_and_has_every_section(html):
         assert heading in page.headings
     assert html.count("<svg") == 12
     assert len(html) < 500_000
+    assert "31 January 2025, 14:22 UTC" in html
 
 
 def test_it_fetches_nothing(html):
