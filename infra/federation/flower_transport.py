@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ ROUTES = {HELLO: "query.hello", TRAIN: "train.step", EVALUATE: "query.evaluate"}
 _HELLO_BYTES = 1024
 _HELLO_TRIES = 3  # a process that dies while it introduces itself is asked again
 _POLL_S = 0.2
+_REASON_CHARACTERS = 300
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class FlowerTransport:
@@ -102,8 +105,14 @@ class FlowerTransport:
 
 def _read(reply: Message, max_payload: int) -> Outcome:
     if reply.has_error():
-        return Lost(f"Flower error {reply.error.code}: {(reply.error.reason or '')[:500]}")
+        return Lost(f"Flower error {reply.error.code}: {_last_words(reply.error.reason or '')}")
     try:
         return from_records(reply.content, max_payload=max_payload)
     except UpdateRejected as err:
         return err
+
+
+def _last_words(reason: str) -> str:
+    """The end of a traceback, where the error is, without terminal colours."""
+    lines = [line.strip() for line in _ANSI.sub("", reason).splitlines() if line.strip()]
+    return " | ".join(lines[-2:])[-_REASON_CHARACTERS:]

@@ -33,8 +33,8 @@ from infra.settings import ComputeSettings  # noqa: E402
 from models.errors import CryfedError, FederationError  # noqa: E402
 
 
-def simulate(job_path: Path, emit: Emit) -> FederationResult:
-    """Run the job file's federation on Ray through Flower.
+def simulate(job_path: Path, emit: Emit, *, client: Any = None) -> FederationResult:
+    """Run the job file's federation on Ray through Flower; `client` replaces the sites' own ClientApp.
 
     Raises:
         CryfedError: as `federate`; ConfigError where Ray cannot be reached; FederationError where the runtime itself fails.
@@ -55,7 +55,7 @@ def simulate(job_path: Path, emit: Emit) -> FederationResult:
         try:
             run_simulation(
                 server_app=server,
-                client_app=client_app.simulated_app(str(job_path.resolve())),
+                client_app=client or client_app.simulated_app(str(job_path.resolve())),
                 num_supernodes=len(job.sites),
                 backend_config={"client_resources": actor_resources(job)},
             )

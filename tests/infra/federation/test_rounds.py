@@ -222,6 +222,15 @@ def test_a_site_with_another_base_model_keeps_the_federation_from_starting(tmp_p
     assert not job.checkpoint_dir.exists()
 
 
+def test_a_broken_site_is_named_with_its_own_error(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.sites[1].features.write_bytes(b"half a file")
+    with pytest.raises(FederationError, match=r"site1: DataError: cannot read the site's features"):
+        federate(job, local_transport(job, tmp_path))
+    assert not job.checkpoint_dir.exists()
+    assert not job.out_dir.exists()
+
+
 def test_changed_features_do_not_resume_another_jobs_rounds(tmp_path: Path) -> None:
     job = make_job(tmp_path, rounds=1)
     federate(job, local_transport(job, tmp_path))
