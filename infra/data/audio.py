@@ -12,6 +12,7 @@ import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise OutputError(
             f"cannot write {path}: {err.strerror or err}; choose a folder that can be written"
         ) from None
+
+
+class ClipLimits(Protocol):
+    """What bounds one clip; `infra.settings.LimitSettings` is one, `ReadLimits` another."""
+
+    @property
+    def max_clip_seconds(self) -> float:
+        """Longer clips are refused."""
+        ...
+
+    @property
+    def max_file_bytes(self) -> int:
+        """Larger files are refused before they are read."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """The default bounds. Not the settings' own class, so that stages which read audio do not depend on every setting."""
+
+    max_clip_seconds: float = 600.0
+    max_file_bytes: int = 256 * 2**20
 
 
 @dataclass(frozen=True)

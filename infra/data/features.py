@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,14 +24,12 @@ import pandas as pd
 import safetensors.numpy
 import torch
 
-from infra.data.audio import read_audio, write_bytes
+from infra.data.audio import ClipLimits, ReadLimits, read_audio, write_bytes
 from infra.digest import derive_seed
-from infra.settings import LimitSettings
 from models.augment import apply_gain, mix_at_snr
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError, ManifestError
 from models.frames import TRAIN, UNKNOWN, SiteFrames
-from models.local_step import one_thread
 from models.log_mel import LogMel
 from models.segmentation import VadConfig, frames
 
@@ -103,7 +102,7 @@ class NoiseBank:
 
 
 def load_noise_bank(
-    table: pd.DataFrame, root: Path, parts: pd.Series | npt.NDArray, limits: LimitSettings | None = None
+    table: pd.DataFrame, root: Path, parts: pd.Series | npt.NDArray, limits: ClipLimits | None = None
 ) -> NoiseBank:
     """Decode the public noise of a manifest: rows of role "noise" without a site.
 
@@ -116,7 +115,7 @@ def load_noise_bank(
     Raises:
         AudioError: a noise clip cannot be used.
     """
-    limits = limits or LimitSettings()
+    limits = limits or ReadLimits()
     chosen = table.assign(_part=np.asarray(parts))
     chosen = chosen[(chosen["role"] == "noise") & (chosen["site"] == "")].sort_values("path")
     waves: dict[int, list[Wave]] = {}
@@ -136,7 +135,7 @@ def extract_site(
     log_mel: LogMelConfig,
     vad: VadConfig | None = None,
     cfg: FeatureConfig | None = None,
-    limits: LimitSettings | None = None,
+    limits: ClipLimits | None = None,
 ) -> SiteFrames:
     """Frames of one site's labelled clips; rows of role "unlabelled" are left out.
 
@@ -159,7 +158,7 @@ def extract_site(
         AudioError: a clip cannot be used.
         ManifestError: the rows are of several sites, or none has a gate label.
     """
-    cfg, vad, limits = cfg or FeatureConfig(), vad or VadConfig(), limits or LimitSettings()
+    cfg, vad, limits = cfg or FeatureConfig(), vad or VadConfig(), limits or ReadLimits()
     table = rows.assign(_part=np.asarray(parts)).sort_values("path")
     if len(sites := sorted(set(table["site"]))) > 1:
         raise ManifestError(
@@ -208,7 +207,18 @@ def extract_site(
     )
 
 
-def _read(path: Path, limits: LimitSettings) -> Wave:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums over several threads depend on their number; sites run beside one another instead."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read(path: Path, limits: ClipLimits) -> Wave:
     return read_audio(path, max_seconds=limits.max_clip_seconds, max_bytes=limits.max_file_bytes)
 
 

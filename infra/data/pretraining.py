@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from infra.data.features import FeatureConfig, NoiseBank, extract_site
+from infra.data.audio import ClipLimits
+from infra.data.features import FeatureConfig, NoiseBank, extract_site, one_thread
 from infra.data.manifest import Manifest
 from infra.data.synth.prosody import ATTRIBUTES
-from infra.settings import LimitSettings
 from models.config import LogMelConfig
 from models.errors import ManifestError
 from models.frames import TRAIN
+from models.log_mel import LogMel
 from models.pretrain import PretrainSet
 from models.segmentation import VadConfig, frames
 
@@ -42,7 +44,7 @@ def pretraining_set(
     noise: NoiseBank,
     log_mel: LogMelConfig,
     vad: VadConfig | None = None,
-    limits: LimitSettings | None = None,
+    limits: ClipLimits | None = None,
 ) -> PretrainSet:
     """Frames of the public pool as recorded, with gate and attributes, and training noise (no other part's).
 
@@ -79,11 +81,6 @@ def pretraining_set(
 
 
 def _noise_log_mel(noise: NoiseBank, log_mel: LogMelConfig, vad: VadConfig | None) -> np.ndarray:
-    import torch
-
-    from models.local_step import one_thread
-    from models.log_mel import LogMel
-
     waves = noise.waves.get(TRAIN, ())
     if not waves:
         raise ManifestError(
