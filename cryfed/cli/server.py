@@ -48,7 +48,7 @@ def up(
         typer.echo(f"         keys in {embedded.credentials_file(settings.work_dir)}")
     if prefect:
         typer.echo("prefect  starting, about 10 seconds …", err=True)
-        served = prefect_server.ensure_running(settings.work_dir, port=prefect_port)
+        served = prefect_server.ensure_running(settings.work_dir, port=prefect_port, keep=True)
         typer.echo(f"prefect  {served.api_url.removesuffix('/api')}  (pid {served.pid})")
         typer.echo(f"         source {served.env_file}")
 

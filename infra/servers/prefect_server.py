@@ -15,12 +15,15 @@ import secrets
 import shlex
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from infra import quiet
 from infra.servers import process
+from infra.servers.lease import lease
 from infra.servers.process import LOOPBACK, ServerProcess
 from models.errors import ServerError
 
@@ -59,10 +62,10 @@ class PrefectServer:
         }
 
 
-def ensure_running(work_dir: Path, *, port: int = 0) -> PrefectServer:
+def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> PrefectServer:
     """The Prefect server of this work folder, started if it is down.
 
-    `port` 0 takes the last one or a free one.
+    `port` 0 takes the last one or a free one; `keep` exempts the server from stopping with its last user (`session`).
 
     Raises:
         ServerError: the port is busy, or the server does not come up.
@@ -73,9 +76,9 @@ def ensure_running(work_dir: Path, *, port: int = 0) -> PrefectServer:
         auth = _auth(home)
         running = process.find(home, NAME)
         if running is not None:
-            if port and running.facts["port"] != port:
+            if port and running.ports["port"] != port:
                 raise ServerError(
-                    f"the Prefect server of {work_dir} already runs on port {running.facts['port']}, not {port}: stop "
+                    f"the Prefect server of {work_dir} already runs on port {running.ports['port']}, not {port}: stop "
                     "it with `cryfed server down` first"
                 )
             try:
@@ -85,10 +88,31 @@ def ensure_running(work_dir: Path, *, port: int = 0) -> PrefectServer:
                 running = None
         if running is None:
             running = _start(home, auth, port)
+        if keep and not running.keep:
+            running = process.mark_kept(home, running)
         server = _describe(home, running, auth)
         lines = [f"export {name}={shlex.quote(value)}" for name, value in server.client_environment().items()]
         process.write_private(server.env_file, "\n".join(lines) + "\n")
     return server
+
+
+@contextmanager
+def session(work_dir: Path) -> Iterator[PrefectServer]:
+    """The Prefect server of this work folder for as long as the block runs; it stops with its last user.
+
+    Raises:
+        ServerError, OutputError: as `ensure_running`.
+    """
+    home = process.private_folder(_home(work_dir))
+
+    def leave() -> None:
+        with process.exclusive(home / "lock"):
+            running = process.find(home, NAME)
+            if running is not None and not running.keep:
+                process.stop(home, running, grace=15.0)
+
+    with lease(home, leave):
+        yield ensure_running(work_dir)
 
 
 def find_running(work_dir: Path) -> PrefectServer | None:
@@ -148,7 +172,7 @@ def _environment(home: Path, auth: str) -> dict[str, str]:
 
 def _healthy(running: ServerProcess, auth: str) -> bool:
     """Whether the API answers to our password: a stranger on its port would not."""
-    request = urllib.request.Request(f"http://{LOOPBACK}:{running.facts['port']}/api/admin/version")
+    request = urllib.request.Request(f"http://{LOOPBACK}:{running.ports['port']}/api/admin/version")
     request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -176,7 +200,7 @@ def _last_port(home: Path) -> int | None:
 
 
 def _describe(home: Path, running: ServerProcess, auth: str) -> PrefectServer:
-    return PrefectServer(running.facts["port"], home, running.pid, auth)
+    return PrefectServer(running.ports["port"], home, running.pid, auth)
 
 
 def _home(work_dir: Path) -> Path:

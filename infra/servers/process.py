@@ -1,6 +1,6 @@
 """A background server process: started once, found again by any later process, stopped without leaving anything behind.
 
-What is running is written to `<folder>/<name>.json`: pid, the process's start time and a few facts (ports). The start
+What is running is written to `<folder>/<name>.json`: pid, the process's start time and ports. The start
 time is what makes the pid trustworthy: a pid alone may long belong to somebody else's process. Servers run in a session
 of their own, so that Ctrl-C in the terminal does not reach them and one signal reaches all their children.
 """
@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -27,6 +27,7 @@ _START_TIME_TOLERANCE_S = (
     2.0  # the kernel's boot time, from which start times are derived, shifts with clock updates
 )
 _LOG_TAIL_CHARS = 1500
+_PORT_RELEASE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class ServerProcess:
     pid: int
     started: float  # seconds since the epoch, as the operating system reports it
     log: str
-    facts: dict[str, int] = field(default_factory=dict)  # ports
+    ports: dict[str, int] = field(default_factory=dict)  # what it listens on, by role
+    keep: bool = False  # a person asked for it by name, so it does not stop with its last user
 
 
 def private_folder(path: Path) -> Path:
@@ -113,6 +115,13 @@ def record_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
+def mark_kept(folder: Path, process: ServerProcess) -> ServerProcess:
+    """Record that a running server does not stop with its last user."""
+    kept = replace(process, keep=True)
+    write_record(folder, kept)
+    return kept
+
+
 def find(folder: Path, name: str) -> ServerProcess | None:
     """The recorded server if it is still running, else None (a stale or unreadable record counts as none)."""
     try:
@@ -122,7 +131,8 @@ def find(folder: Path, name: str) -> ServerProcess | None:
             pid=int(raw["pid"]),
             started=float(raw["started"]),
             log=str(raw["log"]),
-            facts={str(k): int(v) for k, v in raw["facts"].items()},
+            ports={str(k): int(v) for k, v in raw["ports"].items()},
+            keep=bool(raw["keep"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -130,7 +140,7 @@ def find(folder: Path, name: str) -> ServerProcess | None:
 
 
 def spawn(
-    folder: Path, name: str, argv: Sequence[str], env: Mapping[str, str], facts: Mapping[str, int]
+    folder: Path, name: str, argv: Sequence[str], env: Mapping[str, str], ports: Mapping[str, int]
 ) -> ServerProcess:
     """Start a server in a session of its own, its output appended to `<folder>/<name>.log`, and record it.
 
@@ -148,9 +158,14 @@ def spawn(
         started = psutil.Process(pid).create_time()
     except (OSError, psutil.Error) as err:
         raise ServerError(f"cannot start the {name} server with {argv[0]}: {err}") from None
-    process = ServerProcess(name=name, pid=pid, started=started, log=str(log), facts=dict(facts))
-    write_private(record_path(folder, name), json.dumps(asdict(process), indent=1))
+    process = ServerProcess(name=name, pid=pid, started=started, log=str(log), ports=dict(ports))
+    write_record(folder, process)
     return process
+
+
+def write_record(folder: Path, process: ServerProcess) -> None:
+    """Record a running server, in place of what was recorded."""
+    write_private(record_path(folder, process.name), json.dumps(asdict(process), indent=1))
 
 
 def alive(process: ServerProcess) -> bool:
@@ -201,6 +216,10 @@ def stop(folder: Path, process: ServerProcess, *, grace: float = 10.0) -> None:
                 f"the {process.name} server (pid {process.pid}) does not end, not even by SIGKILL"
             )
     record_path(folder, process.name).unlink(missing_ok=True)
+    # the kernel closes a dead process's sockets a moment after the process itself is gone
+    deadline = time.monotonic() + _PORT_RELEASE_S
+    while time.monotonic() < deadline and not all(port_is_free(p) for p in process.ports.values()):
+        time.sleep(0.02)
 
 
 def _family(process: ServerProcess) -> list[psutil.Process]:

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -21,11 +20,12 @@ import shutil
 import sysconfig
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from infra.servers import process
+from infra.servers.lease import lease
 from infra.servers.process import LOOPBACK, ServerProcess
 from infra.settings import StoreSettings
 from infra.store import identity
@@ -36,7 +36,7 @@ NAME = "weed"
 
 _ROLES = ("master", "volume", "filer", "s3", "admin")
 # below the ports that the system hands out by itself, and so is each one's gRPC companion 10,000 above
-_PORT_RANGE = range(10_500, 22_000)
+_PORT_RANGE = range(10_500, 20_400)
 _GRPC_OFFSET = 10_000
 _START_TIMEOUT_S = 60.0
 _HEALTH_TIMEOUT_S = 15.0
@@ -77,9 +77,9 @@ def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> Embe
         secret = identity.load_or_make(folder)
         running = process.find(folder, NAME)
         if running is not None:
-            if port and running.facts["s3"] != port:
+            if port and running.ports["s3"] != port:
                 raise ServerError(
-                    f"the embedded store of {work_dir} already runs on port {running.facts['s3']}, not {port}: stop it "
+                    f"the embedded store of {work_dir} already runs on port {running.ports['s3']}, not {port}: stop it "
                     "with `cryfed server down` first"
                 )
             try:
@@ -89,9 +89,8 @@ def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> Embe
                 running = None
         if running is None:
             running = _start(folder, secret, port)
-        if keep and not running.facts.get("keep"):
-            running = replace(running, facts={**running.facts, "keep": 1})
-            process.write_private(process.record_path(folder, NAME), json.dumps(asdict(running), indent=1))
+        if keep and not running.keep:
+            running = process.mark_kept(folder, running)
     return _describe(running, secret)
 
 
@@ -164,22 +163,14 @@ def open_store(settings: StoreSettings, work_dir: Path) -> Iterator[ObjectStore]
         yield connect_store(settings, work_dir)
         return
     folder = process.private_folder(_folder(work_dir))
-    with (folder / "users").open("a") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)  # waits while a last user is stopping the server
-        try:
-            yield connect_store(settings, work_dir)
-        finally:
-            _leave(folder, users.fileno())
+    with lease(folder, partial(_leave, folder)):
+        yield connect_store(settings, work_dir)
 
 
-def _leave(folder: Path, users: int) -> None:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # somebody else still uses it
+def _leave(folder: Path) -> None:
     with process.exclusive(folder / "lock"):
         running = process.find(folder, NAME)
-        if running is not None and not running.facts.get("keep"):
+        if running is not None and not running.keep:
             _stop(folder, running)
 
 
@@ -224,12 +215,15 @@ def _program() -> str:
 
 
 def _choose_ports(folder: Path, s3: int) -> dict[str, int]:
+    """The last ports where they are free, so that clients find a restarted server where it was; else new ones."""
     try:
         last = {role: int(json.loads((folder / "ports.json").read_text())[role]) for role in _ROLES}
     except (OSError, ValueError, KeyError, TypeError):
         last = {}
-    if last and s3 in (0, last["s3"]) and all(_pair_is_free(p) for p in last.values()):
-        return last
+    if last and all(_pair_is_free(p) for p in last.values()):
+        _remove_sockets(last)
+        if s3 in (0, last["s3"]):
+            return last
     chosen: dict[str, int] = {}
     for role in _ROLES:
         if role == "s3" and s3:
@@ -287,7 +281,7 @@ def _environment(folder: Path, secret: identity.Identity) -> dict[str, str]:
 
 def _healthy(running: ServerProcess, secret: identity.Identity) -> bool:
     """Whether the server takes and gives back an object under our key: a stranger on its port would not."""
-    url = f"http://{LOOPBACK}:{running.facts['s3']}/status"
+    url = f"http://{LOOPBACK}:{running.ports['s3']}/status"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5.0):
@@ -303,15 +297,20 @@ def _healthy(running: ServerProcess, secret: identity.Identity) -> bool:
 
 def _stop(folder: Path, running: ServerProcess) -> None:
     process.stop(folder, running, grace=_STOP_GRACE_S)
-    for role, port in running.facts.items():  # the server leaves its unix sockets behind when it is killed
+    _remove_sockets(running.ports)
+
+
+def _remove_sockets(ports: dict[str, int]) -> None:
+    """The server leaves its unix sockets behind when it is killed."""
+    for role, port in ports.items():
         for name in (f"seaweedfs-{role}-{port}.sock", f"seaweedfs-{role}-grpc-{_grpc(port)}.sock"):
             with contextlib.suppress(OSError):
-                (Path("/tmp") / name).unlink(missing_ok=True)  # noqa: S108
+                (Path("/tmp") / name).unlink(missing_ok=True)  # noqa: S108 - where the server puts them
 
 
 def _describe(running: ServerProcess, secret: identity.Identity) -> EmbeddedServer:
     return EmbeddedServer(
-        f"{LOOPBACK}:{running.facts['s3']}", secret.access_key, secret.secret_key, running.pid
+        f"{LOOPBACK}:{running.ports['s3']}", secret.access_key, secret.secret_key, running.pid
     )
 
 

@@ -2,8 +2,8 @@
 
 - The S3 key pair, and JWT keys for the filer and volume ports: without those the filer port reads and writes
   unauthenticated, past S3.
-- A certificate for the server's internal gRPC ports. Without mutual TLS there, any user of the machine could add an S3
-  identity of their own through the master (`weed shell`, `s3.configure`) and read everything.
+- A certificate for the server's internal gRPC ports. Without mutual TLS there, any user of the machine could list and
+  delete buckets through the filer (`weed shell`, `fs.rm`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""The Prefect server: up once, password on its API, a flow runs against it, down without a trace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.servers import prefect_server, process
+from infra.servers.prefect_server import PrefectServer
+from models.errors import ServerError
+
+FLOW = """
+from prefect import flow, task
+
+@task
+def one():
+    return 1
+
+@flow(log_prints=True)
+def two():
+    return one() + 1
+
+assert two() == 2
+"""
+
+
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def server(work_dir: Path) -> Iterator[PrefectServer]:
+    yield prefect_server.ensure_running(work_dir)
+    prefect_server.stop_running(work_dir)
+
+
+@pytest.mark.slow
+def test_server_is_found_and_listens_on_loopback_only(server: PrefectServer, work_dir: Path) -> None:
+    assert prefect_server.ensure_running(work_dir) == server
+    assert prefect_server.find_running(work_dir) == server
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    listening = [c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert {(a.ip, a.port) for a in listening} == {("127.0.0.1", server.port)}
+    with pytest.raises(ServerError, match=f"already runs on port {server.port}"):
+        prefect_server.ensure_running(work_dir, port=server.port + 1)
+
+
+@pytest.mark.slow
+def test_api_asks_for_the_password(server: PrefectServer) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(server.api_url + "/admin/version", timeout=10)
+    assert server.auth not in repr(server)
+    assert server.env_file.stat().st_mode & 0o777 == 0o600
+    assert server.auth not in " ".join(psutil.Process(server.pid).cmdline())
+
+
+@pytest.mark.slow
+def test_a_flow_runs_against_it_with_the_environment_file(server: PrefectServer, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(FLOW)
+    done = subprocess.run(
+        ["sh", "-c", f". {server.env_file}; exec {sys.executable} flow.py"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"http://127.0.0.1:{server.port}/runs/flow-run/" in done.stdout + done.stderr
+
+
+def test_busy_port_is_one_clear_error(tmp_path: Path) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        with pytest.raises(ServerError, match=rf"port {squatter.getsockname()[1]} is busy"):
+            prefect_server.ensure_running(tmp_path, port=squatter.getsockname()[1])
+    assert prefect_server.find_running(tmp_path) is None
+    assert not prefect_server.stop_running(tmp_path)
+
+
+@pytest.mark.slow
+def test_stopped_server_is_gone_and_comes_back_on_its_port_until_its_last_user_leaves(
+    server: PrefectServer, work_dir: Path
+) -> None:
+    assert prefect_server.stop_running(work_dir)
+    assert not psutil.pid_exists(server.pid)
+    assert process.port_is_free(server.port)
+    assert prefect_server.find_running(work_dir) is None
+    again = prefect_server.ensure_running(work_dir)
+    assert again.pid != server.pid
+    assert again.client_environment() == server.client_environment()
+
+    with prefect_server.session(work_dir) as used:
+        assert used == again
+        with prefect_server.session(work_dir):
+            pass
+        assert prefect_server.find_running(work_dir) == again
+    assert prefect_server.find_running(work_dir) is None  # gone with its last user
