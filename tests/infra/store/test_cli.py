@@ -19,8 +19,15 @@ from models.errors import StoreError
 RUNNER = CliRunner()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """Whatever a test does or fails to do, its servers end with it."""
+    yield
+    embedded.stop_running(load_settings().work_dir)
+
+
 @pytest.fixture
-def released(tmp_path: Path) -> Iterator[registry.Release]:
+def released(tmp_path: Path) -> registry.Release:
     """A release in the store of the work folder that settings name; its server is kept up between commands."""
     work_dir = load_settings().work_dir
     store = embedded.ensure_running(work_dir, keep=True).connect()
@@ -30,8 +37,7 @@ def released(tmp_path: Path) -> Iterator[registry.Release]:
     manifest = {"files": {"model.onnx": {"sha256": digest, "size": 7}}, "info": {"run": "run-7"}}
     release = registry.publish(content, manifest, "cryfed")
     registry.move_channel(store, "prod", release.manifest_digest, expect=None)
-    yield release
-    embedded.stop_running(work_dir)
+    return release
 
 
 def test_list_show_pull(released: registry.Release, tmp_path: Path) -> None:
