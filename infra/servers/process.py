@@ -168,6 +168,23 @@ def write_record(folder: Path, process: ServerProcess) -> None:
     write_private(record_path(folder, process.name), json.dumps(asdict(process), indent=1))
 
 
+def end_strays(argument: str, *, grace: float) -> None:
+    """End our own user's processes that carry this exact argument: servers whose starter died before recording them."""
+    strays = [
+        item
+        for item in psutil.process_iter(["cmdline", "uids"])
+        if argument in (item.info["cmdline"] or []) and item.info["uids"].real == os.getuid()
+    ]
+    for item in strays:
+        with contextlib.suppress(psutil.Error):
+            item.terminate()
+    _, left = psutil.wait_procs(strays, timeout=grace)
+    for item in left:
+        with contextlib.suppress(psutil.Error):
+            item.kill()
+    psutil.wait_procs(left, timeout=grace)
+
+
 def alive(process: ServerProcess) -> bool:
     """Whether this very process, and not a later one with its pid, is running."""
     # our own child stays a zombie until it is waited for; somebody else's child is not ours to wait for

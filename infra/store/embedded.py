@@ -177,6 +177,7 @@ def _leave(folder: Path) -> None:
 def _start(folder: Path, secret: identity.Identity, port: int) -> ServerProcess:
     program = _program()
     data = process.private_folder(folder / "data")
+    process.end_strays(f"-dir={data}", grace=_STOP_GRACE_S)  # two servers on the same data would spoil them
     if port and not process.port_is_free(port):
         raise ServerError(
             f"port {port} is busy, so the embedded store cannot use it: free it, or set store.embedded_port to another "

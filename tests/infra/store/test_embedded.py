@@ -128,6 +128,17 @@ def _impatient(healthy, pid):  # type: ignore[no-untyped-def]
     return lambda running, secret: running.pid != pid and healthy(running, secret)
 
 
+def test_server_that_was_never_recorded_is_replaced(work_dir: Path) -> None:
+    """Its starter was killed between starting it and writing the record."""
+    server = embedded.ensure_running(work_dir)
+    server.connect().put("kept", b"1")
+    (work_dir / "store" / "weed.json").unlink()
+    other = embedded.ensure_running(work_dir)
+    assert gone(server.pid)
+    assert other.pid != server.pid
+    assert other.connect().get("kept") == b"1"
+
+
 def test_busy_port_is_one_clear_error_and_starts_nothing(work_dir: Path) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
