@@ -220,3 +220,8 @@ def materialise(content: ContentStore, artifact: Artifact, folder: Path) -> None
 
 def _output_digest(stage: str, files: Mapping[str, str], values: Mapping[str, Any]) -> str:
     return digest_json({"stage": stage, "files": dict(files), "values": dict(values)})
+
+
+def digests(uris: Mapping[str, str]) -> dict[str, str]:
+    """Output digests of stage URIs, by name: what goes into a key where the URIs themselves are places."""
+    return {name: uri.rsplit("#", 1)[1] for name, uri in uris.items()}

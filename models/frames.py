@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -40,3 +40,13 @@ class SiteFrames:
     group: npt.NDArray[np.str_]
     clip_id: npt.NDArray[np.str_]
     label: npt.NDArray[np.str_]
+
+    def select(self, rows: npt.NDArray) -> SiteFrames:
+        """The frames of a mask (N,) or of indices; the clips stay as they are."""
+        return replace(
+            self,
+            log_mel=self.log_mel[rows],
+            clip=self.clip[rows],
+            view=self.view[rows],
+            snr_db=self.snr_db[rows],
+        )

@@ -5,15 +5,20 @@ A task that runs in a process of its own (another task runner, a retry after a c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from infra.compute import Cluster, cluster
 from infra.settings import Settings, load_settings
 from infra.store.content import DirectoryContent, S3Content
 from infra.store.embedded import open_store
+from models.errors import ManifestError
 from tasks.progress import Board
+
+_SITE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _current: Runtime | None = None
 
@@ -36,7 +41,15 @@ class Runtime:
         return self.work / "scratch"
 
     def site_folder(self, site: str) -> Path:
-        """A site's own folder: features, token caches and calibration stay in it."""
+        """A site's own folder: features, token caches and calibration stay in it.
+
+        Raises:
+            ManifestError: the name cannot be a folder's.
+        """
+        if not _SITE_NAME.fullmatch(site):
+            raise ManifestError(
+                f"site {site!r} cannot name a folder: use letters, digits, '.', '_' and '-' alone"
+            )
         return self.work / "sites" / site
 
     def site_content(self, site: str) -> DirectoryContent:

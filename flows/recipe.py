@@ -1,0 +1,65 @@
+"""What the flow's parameters mean for each stage: every stage's configuration, as plain JSON, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from flows.parameters import RetrainParameters
+from infra.data.features import FeatureConfig
+from infra.data.synth.config import SynthConfig
+from models.config import preset
+from models.local_step import LocalConfig
+from models.pretrain import BackboneConfig, DenoiserConfig
+from models.segmentation import VadConfig
+from models.server_step import ServerConfig
+
+Json = dict[str, Any]
+
+POOL = SynthConfig(sites=6, seed=77)
+"""The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
+
+ROUNDS = {"tiny": 6, "compact": 24, "paper": 24}
+_TINY_POOL = SynthConfig(
+    sites=2, infants_per_site=6, cries_per_infant=3, noncries_per_site=12, public_noise=30, seed=77
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Configuration by stage."""
+
+    synth: Json
+    pool: Json
+    split: dict[str, int]
+    network: Json
+    features: Json
+    pretrain: Json
+    federate: Json
+    central_rounds: int
+    seed: int
+
+
+def recipe(parameters: RetrainParameters) -> Recipe:
+    """Spell the parameters out."""
+    cfg = preset(parameters.preset, n_mels=parameters.n_mels, causal=parameters.causal)
+    denoiser, backbone, local = DenoiserConfig(), BackboneConfig(), LocalConfig()
+    if parameters.preset == "tiny":  # for tests and a quick look: minutes become seconds, and scores fall
+        denoiser, backbone = replace(denoiser, steps=20), replace(backbone, steps=30)
+        local = replace(local, steps=5)
+    rounds = parameters.rounds or ROUNDS[parameters.preset]
+    return Recipe(
+        synth=parameters.synth.model_dump(),
+        pool=(_TINY_POOL if parameters.preset == "tiny" else POOL).to_dict(),
+        split=parameters.split.model_dump(),
+        network=cfg.to_dict(),
+        features={
+            "log_mel": asdict(cfg.log_mel),
+            "vad": asdict(VadConfig()),
+            "features": FeatureConfig().to_dict(),
+        },
+        pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
+        federate={"rounds": rounds, "local": asdict(local), "server": asdict(ServerConfig())},
+        central_rounds=rounds,
+        seed=parameters.seed,
+    )

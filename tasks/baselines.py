@@ -1,0 +1,90 @@
+"""Baselines on the same clips, given all sites' data at once: the majority class, and logistic regression on MFCC statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from infra.baselines import clip_table, logistic_regression, majority, read_statistics
+from infra.data.features import load_frames
+from infra.evaluation.storage import load_scores, save_scores
+from infra.federation.files import decode_arrays, encode_arrays
+from infra.stages import StageResult, Workspace, fetch, resolve
+from models.predict import ClipScores
+from tasks.corpus import load_corpus
+from tasks.features import FRAMES
+from tasks.runtime import runtime
+from tasks.sites import PUBLIC, SiteWork, run_at_sites
+from tasks.stage import Job, stage
+
+_STATISTICS = "statistics.safetensors"
+NAMES = ("majority", "logistic_regression")
+
+
+@task(name="statistics", retries=1, retry_delay_seconds=2, timeout_seconds=3600, persist_result=False)
+def statistics(manifest: str, split: dict[str, int], features: dict[str, str]) -> dict[str, str]:
+    """MFCC statistics of every clip that has features, at its site, on Ray; artifact URIs by site."""
+    rt = runtime()
+    corpus = load_corpus(Path(manifest), split)
+    limits = rt.settings.limits
+    work = {}
+    for site, uri in features.items():
+        content = rt.site_content(site)
+        made = resolve(content, uri)
+        rows = corpus.rows_of("" if site == PUBLIC else site)
+        work[site] = SiteWork(
+            config={},
+            parents={"features": made.digest},
+            arguments={
+                "frames": str(content.fetch(made.files[FRAMES])),
+                "paths": {
+                    sha[:16]: str(corpus.manifest.root / p)
+                    for p, sha in zip(rows["path"], rows["sha256"], strict=True)
+                },
+                "max_seconds": limits.max_clip_seconds,
+                "max_bytes": limits.max_file_bytes,
+            },
+        )
+    made_at = run_at_sites("statistics", _measure, work, code=("infra.baselines", "infra.data.audio"))
+    return {site: artifact.uri for site, artifact in made_at.items()}
+
+
+def _measure(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
+    clips = load_frames(Path(arguments["frames"])).clip_id
+    paths = [Path(arguments["paths"][str(clip)]) for clip in clips]
+    rows = read_statistics(paths, max_seconds=arguments["max_seconds"], max_bytes=arguments["max_bytes"])
+    (space.out / _STATISTICS).write_bytes(encode_arrays({"statistics": rows}))
+    return StageResult(values={"clips": len(clips)})
+
+
+@stage("baselines", code=("infra.baselines", "infra.evaluation.storage"), timeout_seconds=3600)
+def baselines(job: Job) -> StageResult:
+    """Fit and score the baselines; file their scores of validation and test clips."""
+    rt = runtime()
+    sites, rows = [], {}
+    for site, uri in sorted(job.local["features"].items()):
+        content = rt.site_content(site)
+        frames = load_frames(fetch(content, resolve(content, uri), FRAMES))
+        measured = fetch(content, resolve(content, job.local["statistics"][site]), _STATISTICS)
+        values = decode_arrays(measured.read_bytes(), str(measured))["statistics"]
+        sites.append(frames.select(np.zeros(0, dtype=np.int64)))
+        rows.update(zip(map(str, frames.clip_id), values, strict=True))
+    table = clip_table(sites, rows)
+    job.progress.update(0.5, "logistic regression")
+    for name, scores in (
+        ("majority", majority(table)),
+        ("logistic_regression", logistic_regression(table, job.seed)),
+    ):
+        save_scores(scores, job.out / f"{name}.safetensors")
+    return StageResult(values={"clips": len(table.clip_id)}, info={"note": f"{len(table.clip_id)} clips"})
+
+
+def read_baselines(uri: str) -> dict[str, ClipScores]:
+    """Scores by name."""
+    content = runtime().content
+    artifact = resolve(content, uri)
+    return {name: load_scores(fetch(content, artifact, f"{name}.safetensors")) for name in NAMES}

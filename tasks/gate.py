@@ -1,0 +1,133 @@
+"""The data-quality gate: measured at every site, judged once, filed with its Data Docs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from infra.digest import digest_file
+from infra.stages import StageResult, Workspace, resolve
+from models.errors import GateError
+from tasks.corpus import load_corpus
+from tasks.runtime import runtime
+from tasks.sites import PUBLIC, SiteWork, run_at_sites
+from tasks.stage import Job, stage
+from validation.gate import run_gate
+from validation.measure import measure_site
+from validation.verdict import Verdict, enforce
+
+MEASUREMENTS = "measurements.csv"
+
+
+@task(name="measure", retries=1, retry_delay_seconds=2, timeout_seconds=3600, persist_result=False)
+def measure(manifest: str, split: dict[str, int]) -> dict[str, str]:
+    """Measure every clip at its site: level, clipping, silence, SNR, bandwidth, hashes. Returns artifact URIs by site."""
+    loaded = load_corpus(Path(manifest), split)
+    limits = runtime().settings.limits
+    bounds = {"max_seconds": limits.max_clip_seconds, "max_bytes": limits.max_file_bytes}
+    work = {}
+    for site in [*loaded.manifest.sites, ""]:
+        rows = loaded.rows_of(site)
+        if rows.empty:
+            continue
+        # what lies there now, whatever the manifest claims: an altered file is measured again
+        facts = [[r.path, r.sha256, digest_file(loaded.manifest.root / r.path)] for r in rows.itertuples()]
+        work[site or PUBLIC] = SiteWork(
+            {"clips": facts, **bounds}, {}, {"rows": rows, "root": str(loaded.manifest.root), **bounds}
+        )
+    made = run_at_sites("measure", _measure, work, code=("validation.measure",))
+    return {site: artifact.uri for site, artifact in made.items()}
+
+
+def _measure(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
+    table = measure_site(
+        arguments["rows"],
+        Path(arguments["root"]),
+        max_seconds=arguments["max_seconds"],
+        max_bytes=arguments["max_bytes"],
+    )
+    table.to_csv(space.out / MEASUREMENTS, index=False, lineterminator="\n")
+    return StageResult(values={"clips": len(table)})
+
+
+@stage("gate", code=("validation.gate",), timeout_seconds=1800)
+def judge(job: Job) -> StageResult:
+    """Judge the table and the measurements by the suites; file the verdict and its Data Docs."""
+    rt = runtime()
+    loaded = load_corpus(Path(job.local["manifest"]), job.config["split"])
+    tables = []
+    for site, uri in job.local["measurements"].items():
+        content = rt.site_content(site)
+        tables.append(pd.read_csv(content.fetch(resolve(content, uri).files[MEASUREMENTS])))
+    job.progress.update(0.3, "expectations")
+    docs = job.space.scratch / "data_docs"
+    verdict = run_gate(loaded.table, pd.concat(tables, ignore_index=True), loaded.parts, docs_dir=docs)
+    archive = Path(shutil.make_archive(str(job.space.scratch / "docs"), "zip", docs))
+    (job.out / "verdict.json").write_text(verdict.to_json())
+    note = f"{len(verdict.rules)} rules, {len(verdict.criticals)} critical, {len(verdict.warnings)} warnings"
+    # Data Docs carry the time of the run: they are filed beside the result, not as part of it
+    return StageResult(
+        values={"passed": verdict.passed}, info={"note": note, "data_docs": rt.content.put_file(archive)}
+    )
+
+
+def read_verdict(uri: str) -> Verdict:
+    """The verdict a gate stage filed."""
+    content = runtime().content
+    return Verdict.from_json(content.fetch(resolve(content, uri).files["verdict.json"]).read_text())
+
+
+def copy_data_docs(uri: str, folder: Path) -> None:
+    """Unpack a gate stage's Data Docs into a run's folder."""
+    content = runtime().content
+    shutil.unpack_archive(content.fetch(resolve(content, uri).info["data_docs"]), folder, "zip")
+
+
+@task(name="show verdict", persist_result=False)
+def show_verdict(uri: str) -> None:
+    """Put the verdict where a person looks: a table of findings, a table of sites."""
+    verdict = read_verdict(uri)
+    findings = [*verdict.criticals, *verdict.warnings]
+    rows = [
+        {"severity": f.severity, "rule": f.rule, "rows": f.total, "message": f.message} for f in findings
+    ] or [{"severity": "none", "rule": "all", "rows": 0, "message": "every rule holds"}]
+    create_table_artifact(table=rows, key="gate-findings", description="Data-quality gate: broken rules")
+    sites = [{"site": site or "public", **_flat(asdict(counts))} for site, counts in verdict.sites.items()]
+    create_table_artifact(
+        table=sites, key="gate-sites", description="Data-quality gate: what each site holds"
+    )
+    outcome = "passed" if verdict.passed else "**failed**"
+    create_markdown_artifact(
+        f"# Data-quality gate {outcome}\n\n{verdict.clips} clips, {len(verdict.rules)} rules, "
+        f"{len(verdict.criticals)} critical, {len(verdict.warnings)} warnings.",
+        key="gate",
+    )
+
+
+def _flat(counts: dict[str, Any]) -> dict[str, Any]:
+    return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in counts.items()}
+
+
+@task(name="enforce gate", retries=0, persist_result=False)
+def enforce_gate(uri: str, override: str | None) -> str | None:
+    """Stop the flow on a critical failure, unless a reason overrides it; returns the recorded reason.
+
+    Raises:
+        GateError: names every broken critical rule and its rows.
+    """
+    verdict = read_verdict(uri)
+    if override is not None and verdict.passed:
+        return None
+    if override is not None and verdict.unusable and len(verdict.unusable) == verdict.clips:
+        raise GateError(
+            "no clip of this corpus can be decoded: there is nothing that an override could train on"
+        )
+    return enforce(verdict, override).override_reason

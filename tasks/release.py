@@ -1,0 +1,164 @@
+"""From weights to a release: one ONNX graph that agrees with the network, a bundle, a version in the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from infra.data.audio import read_audio
+from infra.edge.bundle import describe_files, write_bundle
+from infra.edge.export import export_onnx, require_agreement
+from infra.edge.graph import check_graph
+from infra.edge.release import BundleManifest, CalibrationDocument, DataProvenance
+from infra.edge.runtime import Graph
+from infra.evaluation.evaluate import headline
+from infra.federation.base import load_base
+from infra.federation.files import decode_arrays
+from infra.stages import StageResult, fetch, materialise, resolve
+from infra.store import registry
+from models.adapters import set_vector
+from models.calibration import pool_calibrations
+from models.config import ModelConfig
+from models.frames import TEST
+from models.segmentation import VadConfig, frames
+from tasks.corpus import load_corpus
+from tasks.runtime import runtime
+from tasks.score import read_calibrations
+from tasks.stage import Job, stage
+
+PARITY_CLIPS = 100
+PARITY_TOLERANCE = 1e-4
+
+
+@stage("export", code=("infra.edge.export", "infra.edge.graph", "infra.edge.bundle", "models.segmentation"))
+def export(job: Job) -> StageResult:
+    """Export the network as ONNX, hold it against torch on 100 clips, and wrap it with its calibration as a bundle."""
+    config = job.config
+    model = ModelConfig.from_dict(config["network"])
+    reasons = tuple(config["reasons"])
+    net, _ = load_base(job.file("pretrain", "base.safetensors"), model, reasons)
+    theta = job.file("federate", "theta.safetensors")
+    set_vector(net, decode_arrays(theta.read_bytes(), str(theta))["theta"])
+    ship_reasons = bool(config["ship_reasons"])
+    graph = job.space.scratch / "model.onnx"
+    export_onnx(net, graph, reason_head=ship_reasons)
+    operators = check_graph(graph)
+    job.progress.update(0.4, "comparing with torch")
+    waves = _waves(Path(job.local["manifest"]), config["split"])
+    difference = require_agreement(graph, net, waves, PARITY_TOLERANCE)
+    calibrations = read_calibrations(job.local["calibration"])
+    manifest = BundleManifest(
+        heads=("gate", "reason") if ship_reasons else ("gate",),
+        reasons=reasons if ship_reasons else (),
+        model=config["network"],
+        vad=config["vad"],
+        default_calibration=CalibrationDocument.of(pool_calibrations(list(calibrations.values()))),
+        calibrations={site: CalibrationDocument.of(c) for site, c in calibrations.items()},
+        data=_data(config["data"], config["split"]),
+        provenance={
+            "parents": {name: artifact.digest for name, artifact in job.parents.items()},
+            "seed": config["seed"],
+        },
+        evidence=_evidence(job),
+        notes=(f"data-quality gate overridden: {config['override']}",) if config["override"] else (),
+        files=describe_files({"model.onnx": graph}),
+    )
+    write_bundle(job.out, manifest, {"model.onnx": graph})
+    return StageResult(
+        values={"release": manifest.digest(), "operators": operators, "parity_clips": len(waves)},
+        info={
+            "parity": difference,
+            "latency_ms": _latency(graph, waves),
+            "note": f"opset 13, {len(operators)} operators, differs from torch by {difference:.1e}",
+        },
+    )
+
+
+def _data(corpus: Mapping[str, Any], split: Mapping[str, int]) -> DataProvenance:
+    return DataProvenance(
+        manifest_digest=corpus["manifest"],
+        synthetic=corpus["synthetic"],
+        n_folds=split["folds"],
+        test_fold=split["test_fold"],
+        val_fold=split["val_fold"],
+    )
+
+
+def _evidence(job: Job) -> dict[str, Any]:
+    """The release decision and the headline numbers it rests on."""
+    document = json.loads(job.file("evaluate", "evaluation.json").read_text())
+    return {"decision": document["release"], "headline": headline(document)}
+
+
+def _latency(graph: Path, waves: npt.NDArray[np.float32]) -> dict[str, float]:
+    """ONNX Runtime on one thread, one-second frames one at a time, in milliseconds."""
+    session = Graph(graph.read_bytes())
+    times = []
+    for wave in [*waves[:10], *waves]:  # the first ten only warm up
+        started = time.perf_counter()
+        session.run(wave[None])
+        times.append(1e3 * (time.perf_counter() - started))
+    return {f"p{q}": round(float(np.percentile(times[10:], q)), 3) for q in (50, 95)}
+
+
+def _waves(manifest: Path, split: dict[str, int]) -> np.ndarray:
+    """The first frame of 100 clips spread over the test part and, where that is smaller, the rest."""
+    loaded = load_corpus(manifest, split)
+    order = np.argsort(loaded.parts.to_numpy() != TEST, kind="stable")
+    step = max(1, int((loaded.parts == TEST).sum()) // PARITY_CLIPS)
+    chosen = loaded.table.iloc[order[::step][:PARITY_CLIPS]]
+    limits = runtime().settings.limits
+    waves = [
+        frames(
+            read_audio(
+                loaded.manifest.root / p, max_seconds=limits.max_clip_seconds, max_bytes=limits.max_file_bytes
+            ),
+            VadConfig(),
+        )[0]
+        for p in chosen["path"]
+    ]
+    return np.stack(waves)
+
+
+@task(name="publish", retries=3, retry_delay_seconds=2, timeout_seconds=600, persist_result=False)
+def publish(bundle: str, name: str, channel: str, run_id: str) -> dict[str, Any]:
+    """Publish a bundle as a version and move the channel to it; an identical release adds nothing."""
+    rt = runtime()
+    artifact = resolve(rt.content, bundle)
+    manifest = BundleManifest.model_validate_json(fetch(rt.content, artifact, "manifest.json").read_bytes())
+    document = {**manifest.model_dump(mode="json"), "info": {"run": run_id}}
+    release = registry.publish(rt.content, document, name)
+    current = registry.get_channel(rt.store, f"{name}-{channel}")
+    if current is None or current.manifest_digest != release.manifest_digest:
+        registry.move_channel(
+            rt.store,
+            f"{name}-{channel}",
+            release.manifest_digest,
+            expect=None if current is None else current.manifest_digest,
+        )
+    create_markdown_artifact(
+        f"**{name}** version {release.version} ({'new' if release.created else 'unchanged'}), "
+        f"`{release.manifest_digest}`, on channel `{name}-{channel}`.",
+        key="release",
+    )
+    return {
+        "name": name,
+        "version": release.version,
+        "digest": release.manifest_digest,
+        "created": release.created,
+        "channel": f"{name}-{channel}",
+    }
+
+
+def copy_bundle(bundle: str, folder: Path) -> None:
+    """Put the bundle's files into a run's folder."""
+    rt = runtime()
+    materialise(rt.content, resolve(rt.content, bundle), folder)
