@@ -32,8 +32,8 @@ class LogMelConfig:
     )
     rms_floor: float = 1e-4  # added to the RMS, so that digital silence stays silent
     floor: float = 1e-4  # added to power before the logarithm: about 42 dB below the frame's mean level
-    mean: float = -4.0  # fixed standardisation before the network, so that no statistic of a site is learned
-    std: float = 3.0
+    mean: float = -1.5  # fixed standardisation before the network, so that no statistic of a site is learned
+    std: float = 2.8
 
     @property
     def n_fft(self) -> int:
@@ -51,7 +51,7 @@ class ModelConfig:
     """The whole network. `reasons` is not here: the label set belongs to the manifest."""
 
     log_mel: LogMelConfig = field(default_factory=LogMelConfig)
-    denoiser_channels: int = 24
+    denoiser_channels: int = 16
     tokenizer_channels: tuple[int, int, int] = (16, 32, 32)
     d_model: int = 128
     n_layers: int = 6

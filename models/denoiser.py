@@ -13,37 +13,29 @@ from torch import Tensor, nn
 class Denoiser(nn.Module):
     """(B, M, F) standardised log-mel → the same shape, noise and masked gaps removed.
 
-    Two strided 2D convolutions down, a time-wise mixing layer that sees all frequencies of the bottleneck, and two transposed
-    convolutions up with a skip at half resolution.
+    Overlapping patches of 8 bins × 4 frames every 4 × 2, a bottleneck along time that sees all frequencies at once (noise is told
+    from voice by both), and transposed patches back.
     """
 
-    def __init__(self, channels: int, n_mels: int, n_frames: int) -> None:
+    def __init__(self, channels: int, n_mels: int) -> None:
         super().__init__()
-        narrow = max(4, channels // 2)
-        rows = n_mels // 4
-        self.down1 = nn.Conv2d(1, narrow, 4, stride=2, padding=1)
-        self.down2 = nn.Conv2d(narrow, channels, 4, stride=2, padding=1)
-        self.mix_in = nn.Conv1d(channels * rows, 4 * channels, 3, padding=1)
-        self.mix_out = nn.Conv1d(4 * channels, channels * rows, 3, padding=1)
-        # 98 → 49 → 24 loses half a step on the way down; output_padding brings it back
-        odd = (n_frames // 2) % 2
-        self.up2 = nn.ConvTranspose2d(channels, narrow, 4, stride=2, padding=1, output_padding=(0, odd))
-        self.up1 = nn.ConvTranspose2d(narrow, 1, 4, stride=2, padding=1, output_padding=(0, n_frames % 2))
+        self.width = channels * (n_mels // 4)
+        self.channels = channels
+        self.down = nn.Conv2d(1, channels, (8, 4), stride=(4, 2), padding=(2, 1))
+        self.mix_in = nn.Conv1d(self.width, 8 * channels, 3, padding=1)
+        self.mix_out = nn.Conv1d(8 * channels, self.width, 1)
+        self.up = nn.ConvTranspose2d(channels, 1, (8, 4), stride=(4, 2), padding=(2, 1))
         self.act = nn.GELU()
-        self.channels, self.rows = channels, rows
-        nn.init.zeros_(self.up1.weight)
-        nn.init.zeros_(self.up1.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
 
     def forward(self, x_BMF: Tensor) -> Tensor:
         """Denoised log-mel, same shape and scale as the input."""
-        half = self.act(self.down1(x_BMF.unsqueeze(1)))
-        quarter = self.act(self.down2(half))
-        steps = quarter.shape[3]
-        flat = quarter.reshape(-1, self.channels * self.rows, steps)
-        mixed = self.mix_out(self.act(self.mix_in(flat)))
-        quarter = quarter + mixed.reshape(-1, self.channels, self.rows, steps)
-        half = half + self.act(self.up2(quarter))
-        return x_BMF + self.up1(half).squeeze(1)
+        patches = self.act(self.down(x_BMF.unsqueeze(1)))  # (B, channels, M / 4, F / 2)
+        rows, steps = patches.shape[2], patches.shape[3]
+        mixed = self.mix_out(self.act(self.mix_in(patches.reshape(-1, self.width, steps))))
+        patches = self.act(patches + mixed.reshape(-1, self.channels, rows, steps))
+        return x_BMF + self.up(patches).squeeze(1)
 
 
 def denoising_loss(estimate: Tensor, clean: Tensor, lambda_t: float, lambda_f: float) -> Tensor:

@@ -51,7 +51,7 @@ class CryNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.front_end = LogMel(cfg.log_mel)
-            self.denoiser = Denoiser(cfg.denoiser_channels, cfg.log_mel.n_mels, cfg.log_mel.n_frames)
+            self.denoiser = Denoiser(cfg.denoiser_channels, cfg.log_mel.n_mels)
             self.tokenizer = Tokenizer(cfg)
             self.transformer = Transformer(cfg)
             self.gate_head = _head(cfg.d_model, cfg.head_hidden, 1)

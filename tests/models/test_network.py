@@ -83,7 +83,7 @@ def test_building_leaves_the_global_generator_alone() -> None:
 
 def test_untrained_denoiser_is_the_identity() -> None:
     x = torch.randn(2, 64, 98)
-    torch.testing.assert_close(Denoiser(8, 64, 98)(x), x)
+    torch.testing.assert_close(Denoiser(8, 64)(x), x)
 
 
 def test_denoising_loss_by_hand() -> None:
