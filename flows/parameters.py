@@ -22,7 +22,7 @@ class SynthParameters(_Parameters):
     cries_per_infant: int = Field(6, ge=1, le=50)
     noncries_per_site: int = Field(48, ge=5, le=5000)
     difficulty: float = Field(1.0, ge=0.0, le=2.0)
-    seed: int = Field(20, ge=0)
+    seed: int = Field(20251213, ge=0)
 
 
 class SplitParameters(_Parameters):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from prefect import task
 
 from infra.baselines import clip_table, logistic_regression, majority, read_statistics
@@ -14,6 +15,7 @@ from infra.data.features import load_frames
 from infra.evaluation.storage import load_scores, save_scores
 from infra.federation.files import decode_arrays, encode_arrays
 from infra.stages import StageResult, Workspace, fetch, resolve
+from models.frames import SiteFrames
 from models.predict import ClipScores
 from tasks.corpus import load_corpus
 from tasks.features import FRAMES
@@ -65,7 +67,8 @@ def _measure(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
 def baselines(job: Job) -> StageResult:
     """Fit and score the baselines; file their scores of validation and test clips."""
     rt = runtime()
-    sites, rows = [], {}
+    sites: list[SiteFrames] = []
+    rows: dict[str, npt.NDArray[np.float32]] = {}
     for site, uri in sorted(job.local["features"].items()):
         content = rt.site_content(site)
         frames = load_frames(fetch(content, resolve(content, uri), FRAMES))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from prefect import task
 
 from infra.data.features import FeatureConfig, NoiseBank, extract_site, load_noise_bank, save_frames
@@ -34,12 +35,12 @@ def _usable(manifest: str, split: Mapping[str, int], verdict: str) -> Corpus:
     return load_corpus(Path(manifest), split).without(read_verdict(verdict).unusable)
 
 
-def _facts(corpus: Corpus, rows: Any) -> list[list[str]]:
+def _facts(corpus: Corpus, rows: pd.DataFrame) -> list[list[str]]:
+    """What of a row decides its frames, with the digest of the bytes that lie there now."""
     root = corpus.manifest.root
-    return [
-        [r.path, r.role, r.label, r.group, r.sha256, str(corpus.parts[r.Index]), digest_file(root / r.path)]
-        for r in rows.itertuples()
-    ]
+    parts = corpus.parts[rows.index].astype(str)
+    said = rows[["path", "role", "label", "group", "sha256"]].to_numpy().tolist()
+    return [[*row, part, digest_file(root / row[0])] for row, part in zip(said, parts, strict=True)]
 
 
 @task(name="features", retries=1, retry_delay_seconds=2, timeout_seconds=6 * 3600, persist_result=False)
@@ -99,7 +100,8 @@ def _extract(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
 
 def feature_config(raw: Mapping[str, Any]) -> FeatureConfig:
     """`FeatureConfig` from its JSON form."""
-    return FeatureConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return FeatureConfig(**fields)
 
 
 @stage("pool", code=("infra.data.pretraining",), timeout_seconds=3600)

@@ -39,7 +39,11 @@ def measure(manifest: str, split: dict[str, int]) -> dict[str, str]:
         if rows.empty:
             continue
         # what lies there now, whatever the manifest claims: an altered file is measured again
-        facts = [[r.path, r.sha256, digest_file(loaded.manifest.root / r.path)] for r in rows.itertuples()]
+        root = loaded.manifest.root
+        facts = [
+            [path, sha, digest_file(root / path)]
+            for path, sha in zip(rows["path"], rows["sha256"], strict=True)
+        ]
         work[site or PUBLIC] = SiteWork(
             {"clips": facts, **bounds}, {}, {"rows": rows, "root": str(loaded.manifest.root), **bounds}
         )

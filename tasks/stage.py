@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Task
 from prefect.artifacts import create_table_artifact
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from infra.stages import (
     Artifact,
@@ -85,7 +85,7 @@ class StageTask:
         resources: tuple[Path, ...],
     ) -> None:
         self.body, self.name, self.code, self.resources = body, name, code, resources
-        self._task = task(
+        self._task: Task[..., str] = Task(
             self._run,
             name=name,
             description=(body.__doc__ or "").strip().splitlines()[0] if body.__doc__ else None,

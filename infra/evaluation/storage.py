@@ -41,7 +41,10 @@ def load_scores(path: Path) -> ClipScores:
         with safe_open(path, framework="numpy") as file:
             names = {k: json.loads(v) for k, v in json.loads(file.metadata()["names"]).items()}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        text = {name: np.array(names[name], dtype=np.str_) for name in _TEXT}
-        return ClipScores(reasons=tuple(names["reasons"]), **text, **tensors)
+        columns: dict[str, Any] = {
+            **tensors,
+            **{name: np.array(names[name], dtype=np.str_) for name in _TEXT},
+        }
+        return ClipScores(reasons=tuple(names["reasons"]), **columns)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as err:
         raise DataError(f"{path} does not hold clip scores ({err}): run the scoring stage again") from None

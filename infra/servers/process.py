@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from models.errors import OutputError, ServerError
 
