@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from infra.digest import canonical_json
 from infra.evaluation.evaluate import evaluate as evaluate_scores
 from infra.stages import StageResult, fetch, resolve
 from models.frames import TEST
@@ -21,7 +20,8 @@ def evaluate(job: Job) -> StageResult:
     others = {name: s.of_part(TEST) for name, s in read_baselines(job.local["baselines"]).items()}
     others["central"] = read_scores(job.local["central"]).of_part(TEST)
     document = evaluate_scores(scores, read_calibrations(job.local["federated"]), others)
-    (job.out / "evaluation.json").write_bytes(canonical_json(document))
+    # in the document's own order, which the report follows
+    (job.out / "evaluation.json").write_text(json.dumps(document, allow_nan=False))
     release = document["release"]
     return StageResult(
         values={"ship_reasons": bool(release["ship_reason_head"])},

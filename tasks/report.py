@@ -74,7 +74,7 @@ def finish(run: Json, uris: dict[str, str], release: Json, parameters: Json, ove
         copy_data_docs(uris["gate"], building / "data_docs")
         metrics = collect(run, uris, release, parameters, override)
         write_atomic(
-            building / "metrics.json", (json.dumps(metrics, indent=2, sort_keys=True) + "\n").encode()
+            building / "metrics.json", (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
         )
         render_report(metrics, building / "report.html")
         building.replace(folder)
