@@ -43,7 +43,8 @@ def validate(
 
 @contextmanager
 def _quiet_context() -> Iterator[Any]:
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # the second sets its own level, INFO, on import
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third-party deprecations; ours are raised outside of this block
         context = get_context(mode="ephemeral")
