@@ -8,6 +8,7 @@ Transformer. Tokens are stored as float16 and never leave the site.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from models.network import CryNet
 from models.predict import frame_tokens
 
 _FORMAT = 1
+_META = "cryfed.frames"  # as `infra.data.features` writes it; that module would bring pandas into every actor
 _BATCH = 256
 _LABELS = ("clip", "view", "gate", "reason", "part")
 
@@ -57,7 +59,7 @@ def load_site_tokens(
         DataError: the features cannot be read or are not what the network takes.
         OutputError: the site's folder cannot be written.
     """
-    labels, log_mel_shape = _read_labels(features)
+    labels, log_mel_shape = _read_labels(features, net.reasons)
     rows = _select(labels)
     if not len(rows["train"]):
         raise DataError(f"{features} has no labelled training frame: the site cannot take part")
@@ -114,14 +116,19 @@ def _token_set(
     )
 
 
-def _read_labels(path: Path) -> tuple[dict[str, npt.NDArray], tuple[int, ...]]:
+def _read_labels(path: Path, reasons: tuple[str, ...]) -> tuple[dict[str, npt.NDArray], tuple[int, ...]]:
     """Label arrays and the shape of the frames, without reading the frames themselves."""
     try:
         with safe_open(path, framework="numpy") as file:
             labels = {name: file.get_tensor(name) for name in _LABELS}
+            described = json.loads((file.metadata() or {}).get(_META, "{}"))
             shape = tuple(file.get_slice("log_mel").get_shape())
-    except (OSError, SafetensorError) as err:
+    except (OSError, SafetensorError, ValueError) as err:
         raise DataError(f"cannot read the site's features {path}: {err}; extract them again") from None
+    if described.get("reasons") != list(reasons):
+        raise DataError(
+            f"{path} numbers its reasons as {described.get('reasons')}, the network as {list(reasons)}: extract them again"
+        )
     n_clips = len(labels["gate"])
     clip = labels["clip"]
     if (

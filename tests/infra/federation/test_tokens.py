@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from infra.data.features import load_frames
 from infra.federation.base import load_base
-from infra.federation.files import decode_arrays, encode_arrays
+from infra.federation.files import decode_arrays
 from infra.federation.job import FederationJob
 from infra.federation.site import tally
 from infra.federation.tokens import SiteTokens, features_digest, load_site_tokens
@@ -40,15 +45,14 @@ def _caches(job: FederationJob) -> list[Path]:
 
 
 def _frames(job: FederationJob) -> SiteFrames:
-    arrays = decode_arrays(job.sites[0].features.read_bytes(), "features")
-    n = len(arrays["gate"])
-    names = np.array([f"clip{i}" for i in range(n)])
-    return SiteFrames("site0", REASONS, **arrays, group=names, clip_id=names, label=names)
+    return load_frames(job.sites[0].features)
 
 
-def _rewrite(job: FederationJob, **changes: np.ndarray) -> None:
+def _rewrite(job: FederationJob, reasons: tuple[str, ...] = REASONS, **changes: np.ndarray) -> None:
+    """Change arrays without the checks of the writer."""
     path = job.sites[0].features
-    path.write_bytes(encode_arrays({**decode_arrays(path.read_bytes(), "features"), **changes}))
+    arrays = {**decode_arrays(path.read_bytes(), "features"), **changes}
+    path.write_bytes(save(arrays, {"cryfed.frames": json.dumps({"reasons": reasons})}))
 
 
 def test_equals_the_selection_of_the_local_step(job: FederationJob) -> None:
@@ -125,6 +129,9 @@ def test_bad_features_are_named(job: FederationJob) -> None:
         "not finite": {"log_mel": np.full_like(frames.log_mel, np.nan)},
     }
     original = job.sites[0].features.read_bytes()
+    _rewrite(job, reasons=REASONS[::-1])
+    with pytest.raises(DataError, match="numbers its reasons as"):
+        _load(job)
     for says, change in broken.items():
         _rewrite(job, **change)
         with pytest.raises(DataError, match=says):
@@ -137,3 +144,9 @@ def test_bad_features_are_named(job: FederationJob) -> None:
     job.sites[0].features.unlink()
     with pytest.raises(DataError, match="cannot read"):
         _load(job)
+
+
+def test_a_sites_process_does_without_the_heavy_libraries() -> None:
+    code = "import sys, infra.federation.client_app; print([m for m in ('pandas', 'great_expectations') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

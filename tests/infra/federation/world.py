@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from infra.data.features import save_frames
 from infra.digest import derive_seed
 from infra.federation.files import encode_arrays
 from infra.federation.job import FederationJob, SiteSpec
 from infra.federation.site import open_site
 from infra.federation.transport import LocalTransport
 from models.config import preset
-from models.frames import TRAIN, VAL
+from models.frames import TRAIN, VAL, SiteFrames
 from models.network import CryNet
 from models.state import to_arrays
 
@@ -31,19 +32,23 @@ def write_features(path: Path, *, site: str, clips: int = 12, frames_per_clip: i
     n = len(clip)
     log_mel = rng.normal(-6, 2, (n, mel.n_mels, mel.n_frames))
     log_mel += 2.0 * gate[clip][:, None, None] + 1.0 * reason[clip][:, None, None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        encode_arrays(
-            {
-                "log_mel": log_mel.astype(np.float16),
-                "clip": clip,
-                "view": np.zeros(n, np.int16),
-                "snr_db": np.full(n, np.nan, np.float32),
-                "gate": gate,
-                "reason": reason,
-                "part": part,
-            }
-        )
+    names = np.array([f"{site}-{i}" for i in range(clips)])
+    save_frames(
+        SiteFrames(
+            site=site,
+            reasons=REASONS,
+            log_mel=log_mel.astype(np.float16),
+            clip=clip,
+            view=np.zeros(n, np.int16),
+            snr_db=np.full(n, np.nan, np.float32),
+            gate=gate,
+            reason=reason,
+            part=part,
+            group=names,
+            clip_id=names,
+            label=names,
+        ),
+        path,
     )
 
 
@@ -57,6 +62,7 @@ def make_job(root: Path, *, sites: int = 3, rounds: int = 3, **changes: Any) -> 
     for i in range(sites):
         name = f"site{i}"
         features = root / name / "features.safetensors"
+        features.parent.mkdir(exist_ok=True)
         write_features(features, site=name)
         specs.append(SiteSpec(name=name, features=features, folder=root / name / "own"))
     fields: dict[str, Any] = {
