@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
 from flows.parameters import GateParameters
-from models.errors import CryfedError
+from infra.settings import home
 from tasks.corpus import corpus
 from tasks.gate import enforce_gate, judge, measure, show_verdict
-from tasks.incoming import identify, next_announcements, record_outcome
+from tasks.incoming import identify
 from tasks.runtime import open_runtime
 
 
@@ -22,7 +20,7 @@ def gate(parameters: GateParameters) -> dict[str, str | None]:
         GateError: a critical rule is broken and no override was given.
     """
     with open_runtime():
-        manifest, split = str(parameters.manifest), parameters.split.model_dump()
+        manifest, split = str(home() / parameters.manifest), parameters.split.model_dump()
         table = corpus(config={"manifest": identify(manifest), "split": split}, local={"manifest": manifest})
         measurements = measure(manifest, split)
         verdict = judge(
@@ -36,21 +34,3 @@ def gate(parameters: GateParameters) -> dict[str, str | None]:
         show_verdict(verdict)
         reason = enforce_gate(verdict, parameters.override)
     return {"corpus": table, "verdict": verdict, "override": reason}
-
-
-@flow(name="watch", persist_result=False)
-def watch() -> int:
-    """Gate every manifest that was announced below `incoming/` since the last look; return how many.
-
-    Deployed on a short interval: it is how the gate runs by itself when data arrives.
-    """
-    with open_runtime():
-        announcements = next_announcements()
-        for item in announcements:
-            try:
-                result = gate(GateParameters(manifest=Path(item["manifest"])))
-                outcome = {"passed": True, **result}
-            except CryfedError as err:
-                outcome = {"passed": False, "error": str(err)}
-            record_outcome(item["digest"], outcome)
-    return len(announcements)

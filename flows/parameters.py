@@ -70,3 +70,23 @@ class RetrainParameters(_Parameters):
     override: str | None = Field(None, min_length=10, max_length=500)
     release: ReleaseName = "infant-cry"
     channel: Literal["dev", "staging"] = "dev"
+
+
+class DeployParameters(_Parameters):
+    """A release onto a channel."""
+
+    channel: Literal["dev", "staging", "prod"] = Field(
+        description="where to; prod takes only what staging holds"
+    )
+    release: ReleaseName = "infant-cry"
+    reference: str | None = Field(
+        None,
+        pattern=r"^([1-9][0-9]{0,8}|latest|dev|staging|prod|[0-9a-f]{64})$",
+        description="version number, latest, a channel, or a manifest digest; default: what the channel before holds "
+        "(dev → staging → prod), for dev the latest",
+    )
+    expect: str | None = Field(
+        None,
+        pattern=r"^(nothing|[0-9a-f]{64})$",
+        description="manifest digest that the channel has to point at now, or `nothing`; default: whatever it points at",
+    )

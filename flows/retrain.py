@@ -14,6 +14,7 @@ from prefect import flow
 from flows.gate import gate
 from flows.parameters import GateParameters, RetrainParameters
 from flows.recipe import recipe
+from infra.settings import home
 from infra.stages import digests
 from tasks.baselines import baselines, statistics
 from tasks.central import central
@@ -40,7 +41,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
     plan = recipe(parameters)
     with open_runtime():
         run = new_run()
-        manifest = str(parameters.manifest) if parameters.manifest else synthesise(plan.synth)
+        manifest = str(home() / parameters.manifest) if parameters.manifest else synthesise(plan.synth)
         pool_manifest = synthesise(plan.pool, namespace="public")
 
         checked = gate(

@@ -145,6 +145,35 @@ def check(
     )
 
 
+@app.command()
+def announce(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet, where the worker can read it too.")],
+) -> None:
+    """Announce new data: the deployed `watch` gates it by itself within a minute. Ask again to see what came of it.
+
+        cryfed data announce clips/manifest.csv
+
+    The announcement goes into the store; the recordings stay where they are.
+    """
+    from infra.data.manifest import load_manifest
+    from infra.settings import load_settings
+    from infra.store import incoming
+    from infra.store.embedded import open_store
+
+    settings = load_settings()
+    found = load_manifest(manifest, limits=settings.limits)
+    with open_store(settings.store, settings.work_dir) as store:
+        outcome = incoming.find_outcome(store, found.digest)
+        fresh = outcome is None and incoming.announce(store, manifest, found.digest)
+    if outcome is None:
+        typer.echo(f"{'announced' if fresh else 'announced before, still waiting'}: {found.digest}")
+    elif outcome.get("passed"):
+        typer.secho(f"announced before, passed: {found.digest}", fg="green")
+    else:
+        typer.secho(f"announced before, failed: {outcome.get('error')}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
 def _counts(title: str, table: pd.DataFrame, by: str) -> object:
     from rich.table import Table
 

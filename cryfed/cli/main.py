@@ -99,6 +99,32 @@ def gate(
     run_gate(manifest, override)
 
 
+@app.command()
+def deploy(
+    channel: Annotated[str, typer.Argument(help="dev, staging or prod.")],
+    release: Annotated[str, typer.Option(help="Name of the release.")] = "infant-cry",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Version number, latest, a channel or a digest; default: what the channel before holds."
+        ),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(help="Digest that the channel has to point at now, or `nothing`; refused otherwise."),
+    ] = None,
+) -> None:
+    """Point a channel at a release, after pulling and verifying it: dev → staging → prod.
+
+    cryfed deploy staging                    # what dev holds
+    cryfed deploy prod                       # what staging holds; prod takes nothing else
+    cryfed deploy staging --reference 3      # version 3, forward or back
+    """
+    from cryfed.cli.runs import run_deploy
+
+    run_deploy({"channel": channel, "release": release, "reference": reference, "expect": expect})
+
+
 def _register() -> None:
     """The other groups, one file each."""
     from cryfed.cli import data, score, server, store

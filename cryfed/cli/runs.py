@@ -1,4 +1,4 @@
-"""`cryfed retrain` and `cryfed gate`: start what the flows need, run them, say what came out."""
+"""`cryfed retrain`, `cryfed gate` and `cryfed deploy`: start what the flows need, run them, say what came out."""
 
 from __future__ import annotations
 
@@ -85,6 +85,22 @@ def run_gate(manifest: Path, override: str | None) -> None:
         typer.secho(f"warning {finding}", fg="yellow")
     typer.echo(f"passed: {verdict.clips} clips, {len(verdict.rules)} rules, {len(verdict.warnings)} warnings")
     typer.echo(f"Data Docs: {docs / 'index.html'}")
+
+
+def run_deploy(options: Mapping[str, Any]) -> None:
+    """Run the deploy flow."""
+    settings = load_settings()
+    from flows.parameters import DeployParameters
+
+    parameters = _checked(DeployParameters, dict(options))
+    with prefect_session(settings):
+        from flows.deploy import deploy
+
+        result = _quietly(deploy, parameters)
+    verb = "now at" if result["moved"] else "was already at"
+    typer.echo(f"{result['channel']} {verb} {result['name']}@{result['version']}, {result['digest']}")
+    if result["moved"]:
+        typer.echo(f"before: {result['previous'] or 'nothing'}")
 
 
 def _quietly(flow: Any, parameters: Any) -> Any:
