@@ -116,9 +116,11 @@ def deploy(
 ) -> None:
     """Point a channel at a release, after pulling and verifying it: dev → staging → prod.
 
-    cryfed deploy staging                    # what dev holds
-    cryfed deploy prod                       # what staging holds; prod takes nothing else
-    cryfed deploy staging --reference 3      # version 3, forward or back
+    A channel is moved only from what it was seen to point at; two people who decide at once cannot undo each other.
+
+        cryfed deploy staging                    # what dev holds
+        cryfed deploy prod                       # what staging holds; prod takes nothing else
+        cryfed deploy staging --reference 3      # version 3, forward or back
     """
     from cryfed.cli.runs import run_deploy
 

@@ -32,8 +32,9 @@ def up(
 ) -> None:
     """Start the servers in the background, or find them running; they stay until `cryfed server down`.
 
-    cryfed server up
-    source .cryfed/prefect/env      # address and password for `prefect deploy --all`, `prefect worker start`
+    To schedule the flows and run them, go on with `cryfed server deploy` and `cryfed server worker`; for commands of Prefect's own:
+
+        source .cryfed/prefect/env      # address and password
     """
     from infra.servers import prefect_server
     from infra.settings import load_settings
