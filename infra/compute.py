@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from models.errors import ConfigError, CryfedError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -79,6 +81,38 @@ def _require_answer(address: str) -> None:
         ) from None
 
 
+def _stay_on_loopback() -> None:
+    """Make Ray take 127.0.0.1 as this node's address.
+
+    Ray replaces a loopback `_node_ip_address` by the machine's own address, unless it believes itself where clusters are not
+    supported. It reads the variable on import; its child processes inherit it.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if "ray._private.ray_constants" in sys.modules:
+        sys.modules["ray._private.ray_constants"].ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _quiet_head_node() -> Iterator[None]:
+    """Start a head node without its API server and its autoscaler monitor.
+
+    Even with dashboard and usage statistics off, the API server asks the cloud's metadata address where it runs, and the monitor
+    listens on all interfaces. A local cluster needs neither, and Ray has no switch for them; the version is pinned.
+    """
+    from ray._private.node import Node
+
+    started = Node.start_api_server, Node.start_monitor
+
+    def no_api_server(node: Any, **_: Any) -> None:
+        node._webui_url = None
+
+    Node.start_api_server, Node.start_monitor = no_api_server, lambda _node: None
+    try:
+        yield
+    finally:
+        Node.start_api_server, Node.start_monitor = started
+
+
 def _call(fn: Callable[[Any], Any], item: Any) -> Any:
     import torch
 
@@ -94,9 +128,11 @@ def cluster(settings: ComputeSettings, *, temp_dir: Path | None = None) -> Itera
         ConfigError: the address does not answer.
     """
     quiet.apply()
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
+    if address in (None, "local") or str(address).startswith(_LOOPBACK):
+        _stay_on_loopback()
     import ray
 
-    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -107,15 +143,16 @@ def cluster(settings: ComputeSettings, *, temp_dir: Path | None = None) -> Itera
         _require_answer(address)
         ray.init(address=address, **common)
     else:
-        ray.init(
-            address="local",
-            num_cpus=settings.cpus or os.cpu_count() or 1,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(temp_dir) if temp_dir else None,
-            **common,
-        )
+        with _quiet_head_node():
+            ray.init(
+                address="local",
+                num_cpus=settings.cpus or os.cpu_count() or 1,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address=_LOOPBACK,
+                _temp_dir=str(temp_dir) if temp_dir else None,
+                **common,
+            )
     try:
         yield Cluster(ray.get_runtime_context().gcs_address)
     finally:

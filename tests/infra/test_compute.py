@@ -63,6 +63,17 @@ def test_a_killed_worker_is_replaced(ray_cluster: Cluster, tmp_path: Path) -> No
     assert flag.exists()
 
 
+def test_nothing_of_the_cluster_listens_or_talks_beyond_loopback(ray_cluster: Cluster) -> None:
+    import psutil
+
+    ray_cluster.map(abs, [1, 2])
+    assert ray_cluster.address.startswith("127.0.0.1:")
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ends = [end for p in mine for c in p.net_connections(kind="inet") for end in (c.laddr, c.raddr) if end]
+    assert ends, "a cluster has sockets"
+    assert {end.ip for end in ends} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
 def test_an_address_without_a_cluster_is_said_so() -> None:
     with (
         pytest.raises(ConfigError, match=r"127\.0\.0\.1:1"),
