@@ -55,8 +55,10 @@ def synth(
 ) -> None:
     """Synthesise a corpus of cries, with manifest and known truth. The same options give the same files.
 
+    ```
     cryfed data synth corpora/synthetic
     cryfed retrain --manifest corpora/synthetic/manifest.csv
+    ```
     """
     from infra.data.synth.config import SYNTH_VERSION, SynthConfig
     from infra.data.synth.corpus import Namespace, finish, start, synthesise_noise, synthesise_site
@@ -89,9 +91,11 @@ def donateacry(
 ) -> None:
     """Donate-a-Cry: folders per reason, or raw uploads; device, time, sex, age and reason stand in the file names.
 
-        cryfed data add donateacry corpora/donateacry-corpus
-        cryfed data add esc50 corpora/ESC-50 --out corpora/manifest.csv       # cries and noise in one manifest
-        cryfed data add donateacry corpora/donateacry-corpus --out corpora/manifest.csv
+    ```
+    cryfed data add donateacry corpora/donateacry-corpus
+    cryfed data add esc50 corpora/ESC-50 --out corpora/manifest.csv       # cries and noise in one manifest
+    cryfed data add donateacry corpora/donateacry-corpus --out corpora/manifest.csv
+    ```
 
     In the published audio the reason labels carry no signal that any model found; the gate (cry or not) does.
     """
@@ -151,7 +155,9 @@ def announce(
 ) -> None:
     """Announce new data: the deployed `watch` gates it by itself within a minute. Ask again to see what came of it.
 
-        cryfed data announce clips/manifest.csv
+    ```
+    cryfed data announce clips/manifest.csv
+    ```
 
     The announcement goes into the store; the recordings stay where they are.
     """

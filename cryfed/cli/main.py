@@ -62,9 +62,11 @@ def retrain(
 
     What is unchanged since the last run is taken from the store; a run that was killed resumes where it stopped.
 
-        cryfed retrain                                  # synthetic corpus, about 7 minutes on 2 cores
-        cryfed retrain --manifest clips.csv             # your own recordings
-        cryfed retrain --preset tiny --rounds 3         # a quick look
+    ```
+    cryfed retrain                           # synthetic corpus, about 7 minutes
+    cryfed retrain --manifest clips.csv      # your own recordings
+    cryfed retrain --preset tiny --rounds 3  # a quick look
+    ```
     """
     from cryfed.cli.runs import run_retrain
 
@@ -118,9 +120,11 @@ def deploy(
 
     A channel is moved only from what it was seen to point at; two people who decide at once cannot undo each other.
 
-        cryfed deploy staging                    # what dev holds
-        cryfed deploy prod                       # what staging holds; prod takes nothing else
-        cryfed deploy staging --reference 3      # version 3, forward or back
+    ```
+    cryfed deploy staging                    # what dev holds
+    cryfed deploy prod                       # what staging holds, nothing else
+    cryfed deploy staging --reference 3      # version 3, forward or back
+    ```
     """
     from cryfed.cli.runs import run_deploy
 

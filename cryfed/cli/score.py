@@ -48,8 +48,10 @@ def classify(
     Three decisions: **cry** (with a reason, if the release has a reason head), **no cry**, and **abstain**: it sounds like
     crying, but unlike the cries the model learned from.
 
-        cryfed classify night.wav
-        cryfed classify *.flac --site site03 --json
+    ```
+    cryfed classify night.wav
+    cryfed classify *.flac --site site03 --json
+    ```
 
     A file that cannot be used gets one error; the others are scored all the same, and the exit status is 1.
     """
@@ -99,8 +101,10 @@ def evaluate(
     Every clip is decoded, segmented and scored as a device would do it; sites that the release knows take their own
     calibration, others the pooled one.
 
-        cryfed evaluate --manifest clips.csv
-        cryfed evaluate --bundle runs/latest --manifest clips.csv --json > scores.json
+    ```
+    cryfed evaluate --manifest clips.csv
+    cryfed evaluate --bundle runs/latest --manifest clips.csv --json > scores.json
+    ```
 
     Clips that cannot be scored are left out, with one error each, and the exit status is 1.
     """

@@ -32,9 +32,12 @@ def up(
 ) -> None:
     """Start the servers in the background, or find them running; they stay until `cryfed server down`.
 
-    To schedule the flows and run them, go on with `cryfed server deploy` and `cryfed server worker`; for commands of Prefect's own:
+    To schedule the flows and run them, go on with `cryfed server deploy` and `cryfed server worker`. For commands of
+    Prefect's own:
 
-        source .cryfed/prefect/env      # address and password
+    ```
+    source .cryfed/prefect/env      # address and password
+    ```
     """
     from infra.servers import prefect_server
     from infra.settings import load_settings
@@ -105,7 +108,9 @@ def deploy(
 ) -> None:
     """Deploy the flows: retrain weekly, watch for new data every minute, gate and deploy on demand.
 
-        cryfed server up && cryfed server deploy && cryfed server worker
+    ```
+    cryfed server up && cryfed server deploy && cryfed server worker
+    ```
 
     The same as `prefect deploy --all`, to the embedded server or to the one that PREFECT_API_URL names.
     """
