@@ -176,7 +176,7 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter from nesting without end
         document = None
     if not isinstance(document, dict):
         raise StoreError(f"{where} is not a JSON object: it was altered or damaged; delete it and run again")
