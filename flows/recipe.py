@@ -45,7 +45,8 @@ def recipe(parameters: RetrainParameters) -> Recipe:
     cfg = preset(parameters.preset, n_mels=parameters.n_mels, causal=parameters.causal)
     denoiser, backbone, local = DenoiserConfig(), BackboneConfig(), LocalConfig()
     if parameters.preset == "tiny":  # for tests and a quick look: minutes become seconds, and scores fall
-        denoiser, backbone = replace(denoiser, steps=20), replace(backbone, steps=30)
+        denoiser = replace(denoiser, steps=20, batch_size=16, threads=1)
+        backbone = replace(backbone, steps=30, batch_size=16, threads=1)
         local = replace(local, steps=5)
     rounds = parameters.rounds or ROUNDS[parameters.preset]
     return Recipe(
