@@ -19,7 +19,7 @@ Json = dict[str, Any]
 POOL = SynthConfig(sites=6, seed=77)
 """The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
 
-ROUNDS = {"tiny": 6, "compact": 24, "paper": 24}
+ROUNDS = {"tiny": 6, "compact": 16, "paper": 16}
 _TINY_POOL = SynthConfig(
     sites=2, infants_per_site=6, cries_per_infant=3, noncries_per_site=12, public_noise=30, seed=77
 )

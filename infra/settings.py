@@ -3,8 +3,8 @@
     [store]                       CRYFED_STORE__ENDPOINT=s3.example.org:9000
     endpoint = "127.0.0.1:9000"   CRYFED_STORE__ACCESS_KEY=…  CRYFED_STORE__SECRET_KEY=…
 
-Relative paths, and `cryfed.toml` itself, are taken from CRYFED_HOME where it is set (a worker runs flows in temporary folders), else
-from the working directory. Secrets are read from the environment or the file and never written to logs, artifacts or run folders.
+Relative paths, and `cryfed.toml` itself, are taken from CRYFED_HOME where it is set (a worker runs flows in temporary folders),
+else from the working directory. Secrets come from the environment or the file and are never written to logs, artifacts or runs.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,23 +35,23 @@ class LoraLinear(nn.Module):
         self.lora_a = nn.Parameter(torch.empty(rank, d_in))
         self.lora_b = nn.Parameter(torch.zeros(d_out, rank))
         self.scale = alpha / rank
-        self.merged = False
+        self.active = True  # off while the backbone is pretrained: a zero adapter would still cost its matmuls
         nn.init.trunc_normal_(self.weight, std=1.0 / math.sqrt(d_in))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, d_in) → (…, d_out)."""
         y = nn.functional.linear(x, self.weight, self.bias)
-        if self.merged:
+        if not self.active:
             return y
         return y + (x @ self.lora_a.T) @ (self.scale * self.lora_b.T)
 
     @torch.no_grad()
     def merge(self) -> None:
         """Fold the adapter into the weight, once; the graph then holds no trace of it."""
-        if not self.merged:
+        if self.active:
             self.weight.add_(self.lora_b @ self.lora_a, alpha=self.scale)
-            self.merged = True
+            self.active = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,19 @@ def train_only_adapters(net: nn.Module) -> None:
     freeze_a = _freeze_a(net)
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(is_trained(name, freeze_a=freeze_a))
+
+
+@contextmanager
+def adapters_off(net: nn.Module) -> Iterator[None]:
+    """Run the backbone without its adapters."""
+    layers = [m for m in net.modules() if isinstance(m, LoraLinear) and m.active]
+    for layer in layers:
+        layer.active = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.active = True
 
 
 def merge_adapters(net: nn.Module) -> None:

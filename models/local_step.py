@@ -38,9 +38,9 @@ from models.network import CryNet, Outputs
 class LocalConfig:
     """Plain numbers only: it travels as JSON and its digest is part of every message."""
 
-    steps: int = 20
+    steps: int = 15
     batch_size: int = 48
-    lr: float = 0.1
+    lr: float = 0.2
     momentum: float = 0.9
     prox_mu: float = 0.01
     grad_clip: float = 1.0  # norm of ∇L, before the control and proximal terms; 0 turns it off

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.adapters import LoraLinear
+from models.adapters import LoraLinear, adapters_off
 from models.augment import mask_bands, mix_log_mel
 from models.denoiser import denoising_loss
 from models.errors import ConfigError, DataError
@@ -74,15 +74,16 @@ class DenoiserConfig:
 class BackboneConfig:
     """How tokenizer, backbone and gate head are trained."""
 
-    steps: int = 600
-    batch_size: int = 64
-    lr: float = 1.5e-3
+    steps: int = 1200
+    batch_size: int = 32
+    lr: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.08  # share of the steps
     attribute_weight: float = 1.0
     snr_low: float = -5.0
     snr_high: float = 20.0
     clean_share: float = 0.3
+    noise_ramp: float = 0.4  # share of the steps over which the lowest SNR sinks from `snr_high` to `snr_low`
     noise_share: float = 0.1  # frames replaced by noise alone, as further non-cries
     cry_share: float = 0.7  # attributes are learned from cries only
     mask_rows: int = 6
@@ -157,12 +158,14 @@ def pretrain_backbone(
     n_noise = round(cfg.noise_share * cfg.batch_size)
     n_other = max(1, cfg.batch_size - n_cry - n_noise)
 
-    def loss(_step: int) -> dict[str, Tensor]:
+    def loss(step: int) -> dict[str, Tensor]:
         rows = np.concatenate(
             [cries[rng.integers(0, len(cries), n_cry)], others[rng.integers(0, len(others), n_other)]]
         )
         noise = _rows(data.noise, rng.integers(0, len(data.noise), len(rows)))
-        snr = _snr(rng, len(rows), cfg.snr_low, cfg.snr_high, cfg.clean_share)
+        depth = min(1.0, step / max(1.0, cfg.noise_ramp * cfg.steps))
+        lowest = cfg.snr_high + depth * (cfg.snr_low - cfg.snr_high)
+        snr = _snr(rng, len(rows), lowest, cfg.snr_high, cfg.clean_share)
         mixed, _ = mix_log_mel(_rows(data.log_mel, rows), noise, snr, mel)
         alone = _rows(data.noise, rng.integers(0, len(data.noise), n_noise))
         x = net.standardise(torch.cat([mixed, alone]))
@@ -178,7 +181,7 @@ def pretrain_backbone(
         return {"total": gate + cfg.attribute_weight * attributes, "gate": gate, "attributes": attributes}
 
     backbone = [*net.tokenizer.parameters(), *_without_adapters(net.transformer), *net.gate_head.parameters()]
-    with _session(net, backbone, cfg.seed, cfg.threads):
+    with adapters_off(net), _session(net, backbone, cfg.seed, cfg.threads):
         attribute_head = nn.Linear(net.cfg.d_model, int(data.attributes.shape[1]))
         return _train(
             "backbone",
