@@ -53,10 +53,10 @@ class ModelConfig:
     log_mel: LogMelConfig = field(default_factory=LogMelConfig)
     denoiser_channels: int = 16
     tokenizer_channels: tuple[int, int, int] = (16, 32, 32)
-    d_model: int = 128
+    d_model: int = 96
     n_layers: int = 6
-    n_heads: int = 4
-    d_ff: int = 384
+    n_heads: int = 3
+    d_ff: int = 288
     lora_rank: int = 16
     lora_alpha: float = 32.0
     head_hidden: int = 64

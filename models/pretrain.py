@@ -74,7 +74,7 @@ class DenoiserConfig:
 class BackboneConfig:
     """How tokenizer, backbone and gate head are trained."""
 
-    steps: int = 1200
+    steps: int = 1700
     batch_size: int = 32
     lr: float = 2e-3
     weight_decay: float = 0.05
