@@ -19,6 +19,7 @@ QUIET: dict[str, str] = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "GX_ANALYTICS_ENABLED": "false",
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reports to its maker from 1.31 on
     "TOKENIZERS_PARALLELISM": "false",
 }
 

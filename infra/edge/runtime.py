@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from infra import quiet
 from infra.edge.graph import GATE_OUTPUTS, INPUT, REASON_OUTPUTS
 from models.config import FRAME_SAMPLES
 from models.errors import BundleError
@@ -20,6 +21,7 @@ class Graph:
     """
 
     def __init__(self, model: bytes, *, name: str = "model.onnx", threads: int = 1) -> None:
+        quiet.apply()  # its telemetry starts with the import
         import onnxruntime as ort
 
         options = ort.SessionOptions()
