@@ -29,6 +29,8 @@ R = TypeVar("R")
 _LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 200 * 2**20
+# the federation's actors would have idle workers ended after a second; new ones import torch for ten
+_KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 3_600_000}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -149,6 +151,7 @@ def cluster(settings: ComputeSettings, *, temp_dir: Path | None = None) -> Itera
                 num_cpus=settings.cpus or os.cpu_count() or 1,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
+                _system_config=_KEEP_WORKERS,
                 _node_ip_address=_LOOPBACK,
                 _temp_dir=str(temp_dir) if temp_dir else None,
                 **common,
