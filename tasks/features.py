@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from infra.data.features import FeatureConfig, NoiseBank, extract_site, load_noise_bank, save_frames
+from infra.data.audio import ClipLimits
+from infra.data.features import NoiseBank, load_noise_bank
 from infra.data.manifest import load_manifest
 from infra.data.pretraining import pretraining_set
-from infra.digest import digest_file
 from infra.federation.files import encode_arrays
+from infra.federation.local.frames import FRAMES, Clips, Rendering
+from infra.federation.local.work import FRAMES_CODE, Work, extract_frames, extracting
 from infra.settings import LimitSettings
-from infra.stages import StageResult, Workspace
+from infra.stages import StageResult
 from models.config import LogMelConfig
 from models.frames import TRAIN
 from models.segmentation import VadConfig
@@ -26,21 +28,14 @@ from tasks.runtime import runtime
 from tasks.sites import PUBLIC, SiteWork, run_at_sites
 from tasks.stage import Job, stage
 
-FRAMES = "frames.safetensors"
+__all__ = ["FRAMES", "POOL", "extractions", "features", "pool"]
+
 POOL = "pool.safetensors"
 
 
 def _usable(manifest: str, split: Mapping[str, int], verdict: str) -> Corpus:
     """The corpus without the clips that the gate could not decode (there are none unless it was overridden)."""
     return load_corpus(Path(manifest), split).without(read_verdict(verdict).unusable)
-
-
-def _facts(corpus: Corpus, rows: pd.DataFrame) -> list[list[str]]:
-    """What of a row decides its frames, with the digest of the bytes that lie there now."""
-    root = corpus.manifest.root
-    parts = corpus.parts[rows.index].astype(str)
-    said = rows[["path", "role", "label", "group", "sha256"]].to_numpy().tolist()
-    return [[*row, part, digest_file(root / row[0])] for row, part in zip(said, parts, strict=True)]
 
 
 @task(name="features", retries=1, retry_delay_seconds=2, timeout_seconds=6 * 3600, persist_result=False)
@@ -54,54 +49,33 @@ def features(manifest: str, split: dict[str, int], verdict: str, config: dict[st
         config: `log_mel`, `vad`, `features` (their dataclasses as JSON) and `reasons`.
     """
     corpus = _usable(manifest, split, verdict)
-    limits = runtime().settings.limits
-    public = corpus.rows_of("")
-    noise_facts = _facts(corpus, public[public["role"] == "noise"])
-    work = {}
-    for site in [*corpus.manifest.sites, ""]:
-        rows = corpus.rows_of(site)
-        rows = rows[rows["role"] != "unlabelled"]
-        if rows.empty:
-            continue
-        work[site or PUBLIC] = SiteWork(
-            config={**config, "clips": _facts(corpus, rows), "noise": noise_facts if site else []},
-            parents={},
-            arguments={
-                "rows": rows,
-                "parts": corpus.parts[rows.index].to_numpy(),
-                "public": public,
-                "public_parts": corpus.parts[public.index].to_numpy(),
-                "root": str(corpus.manifest.root),
-                "limits": limits,
-                **config,
-            },
-        )
-    made = run_at_sites("features", _extract, work, code=("infra.data.features",))
+    work = extractions(corpus, Rendering.from_dict(config), runtime().settings.limits)
+    made = run_at_sites(
+        "features",
+        extract_frames,
+        {site: SiteWork(**item.inputs) for site, item in work.items()},
+        code=FRAMES_CODE,
+    )
     return {site: artifact.uri for site, artifact in made.items()}
 
 
-def _extract(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
-    root, limits = Path(arguments["root"]), arguments["limits"]
-    noise = load_noise_bank(arguments["public"], root, arguments["public_parts"], limits)
-    frames = extract_site(
-        arguments["rows"],
-        root,
-        noise,
-        arguments["parts"],
-        tuple(arguments["reasons"]),
-        LogMelConfig(**arguments["log_mel"]),
-        VadConfig(**arguments["vad"]),
-        feature_config(arguments["features"]),
-        limits,
-    )
-    save_frames(frames, space.out / FRAMES)
-    return StageResult(values={"frames": len(frames.clip), "clips": len(frames.gate)})
+def extractions(corpus: Corpus, rendering: Rendering, limits: ClipLimits) -> dict[str, Work]:
+    """Every site's extraction, by the name of its folder."""
+    table, root = corpus.table, corpus.manifest.root
 
+    def pick(mask: pd.Series) -> Clips:
+        return Clips(table[mask], corpus.parts[mask].to_numpy(np.int8), root)
 
-def feature_config(raw: Mapping[str, Any]) -> FeatureConfig:
-    """`FeatureConfig` from its JSON form."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    return FeatureConfig(**fields)
+    noise = pick((table["site"] == "") & (table["role"] == "noise"))
+    noise_facts = noise.facts()
+    work = {}
+    for site in [*corpus.manifest.sites, ""]:
+        clips = pick((table["site"] == site) & (table["role"] != "unlabelled"))
+        if not clips.rows.empty:
+            # public noise is not mixed into public audio
+            facts = noise_facts if site else []
+            work[site or PUBLIC] = extracting(clips, noise, rendering, limits, noise_facts=facts)
+    return work
 
 
 @stage("pool", code=("infra.data.pretraining",), timeout_seconds=3600)

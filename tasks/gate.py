@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,16 @@ import pandas as pd
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from infra.digest import digest_file
-from infra.stages import StageResult, Workspace, resolve
-from models.errors import GateError
+from infra.federation.local.measure import MEASUREMENTS
+from infra.federation.local.verdict import let_through
+from infra.federation.local.work import MEASURE_CODE, measure_clips, measuring
+from infra.stages import StageResult, resolve
 from tasks.corpus import load_corpus
 from tasks.runtime import runtime
 from tasks.sites import PUBLIC, SiteWork, run_at_sites
 from tasks.stage import Job, stage
 from validation.gate import run_gate
-from validation.measure import measure_site
-from validation.verdict import Verdict, enforce
-
-MEASUREMENTS = "measurements.csv"
+from validation.verdict import Verdict
 
 
 @task(name="measure", retries=1, retry_delay_seconds=2, timeout_seconds=3600, persist_result=False)
@@ -32,34 +29,13 @@ def measure(manifest: str, split: dict[str, int]) -> dict[str, str]:
     """Measure every clip at its site: level, clipping, silence, SNR, bandwidth, hashes. Returns artifact URIs by site."""
     loaded = load_corpus(Path(manifest), split)
     limits = runtime().settings.limits
-    bounds = {"max_seconds": limits.max_clip_seconds, "max_bytes": limits.max_file_bytes}
     work = {}
     for site in [*loaded.manifest.sites, ""]:
         rows = loaded.rows_of(site)
-        if rows.empty:
-            continue
-        # what lies there now, whatever the manifest claims: an altered file is measured again
-        root = loaded.manifest.root
-        facts = [
-            [path, sha, digest_file(root / path)]
-            for path, sha in zip(rows["path"], rows["sha256"], strict=True)
-        ]
-        work[site or PUBLIC] = SiteWork(
-            {"clips": facts, **bounds}, {}, {"rows": rows, "root": str(loaded.manifest.root), **bounds}
-        )
-    made = run_at_sites("measure", _measure, work, code=("validation.measure",))
+        if not rows.empty:
+            work[site or PUBLIC] = SiteWork(**measuring(rows, loaded.manifest.root, limits).inputs)
+    made = run_at_sites("measure", measure_clips, work, code=MEASURE_CODE)
     return {site: artifact.uri for site, artifact in made.items()}
-
-
-def _measure(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
-    table = measure_site(
-        arguments["rows"],
-        Path(arguments["root"]),
-        max_seconds=arguments["max_seconds"],
-        max_bytes=arguments["max_bytes"],
-    )
-    table.to_csv(space.out / MEASUREMENTS, index=False, lineterminator="\n")
-    return StageResult(values={"clips": len(table)})
 
 
 @stage("gate", code=("validation.gate",), timeout_seconds=1800)
@@ -127,11 +103,4 @@ def enforce_gate(uri: str, override: str | None) -> str | None:
     Raises:
         GateError: names every broken critical rule and its rows.
     """
-    verdict = read_verdict(uri)
-    if override is not None and verdict.passed:
-        return None
-    if override is not None and verdict.unusable and len(verdict.unusable) == verdict.clips:
-        raise GateError(
-            "no clip of this corpus can be decoded: there is nothing that an override could train on"
-        )
-    return enforce(verdict, override).override_reason
+    return let_through(read_verdict(uri), override).override_reason

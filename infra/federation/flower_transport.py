@@ -10,12 +10,19 @@ from typing import Any
 
 from flwr.app import Message
 
-from infra.federation.messages import EVALUATE, HELLO, TRAIN, Envelope
+from infra.federation.messages import CALIBRATE, EVALUATE, FEATURES, GATE, HELLO, TRAIN, Envelope
 from infra.federation.transport import Lost, Outcome
 from infra.federation.wire import from_records, to_records
 from models.errors import FederationError, UpdateRejected
 
-ROUTES = {HELLO: "query.hello", TRAIN: "train.step", EVALUATE: "query.evaluate"}
+ROUTES = {
+    HELLO: "query.hello",
+    TRAIN: "train.step",
+    EVALUATE: "query.evaluate",
+    GATE: "query.gate",
+    FEATURES: "query.features",
+    CALIBRATE: "query.calibrate",
+}
 
 _HELLO_BYTES = 1024
 _HELLO_TRIES = 3  # a process that dies while it introduces itself is asked again

@@ -26,13 +26,32 @@ _MAX_JOB_BYTES = 4 * 2**20
 
 
 class SiteSpec(BaseModel):
-    """One site: its name, its frames (safetensors) and the folder that is its own (token cache, later its durable state)."""
+    """One site: its name, the folder that is its own, and what it brings: ready frames, or recordings.
+
+    A site with a manifest gates, extracts and calibrates in its own process, into its own folder. A site with neither says itself
+    what it brings, in the configuration of its node.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=120)
-    features: Path
+    features: Path | None = Field(None, description="its frames, safetensors")
+    manifest: Path | None = Field(None, description="its recordings' table, with public noise beside them")
     folder: Path
+    override: str | None = Field(None, description="its own reason to train although its gate fails")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SiteSpec:
+        if self.features is not None and self.manifest is not None:
+            raise ValueError("a site brings ready frames (features) or recordings (manifest), not both")
+        return self
+
+    def resolved(self, folder: Path) -> SiteSpec:
+        """The same site with every path absolute."""
+        paths = {name: getattr(self, name) for name in ("features", "manifest", "folder")}
+        return self.model_copy(
+            update={name: folder / path for name, path in paths.items() if path is not None}
+        )
 
 
 class FederationJob(BaseModel):
@@ -50,6 +69,11 @@ class FederationJob(BaseModel):
     rounds: int = Field(ge=1, le=100_000)
     local: dict[str, Any] = Field(default_factory=dict, description="fields of LocalConfig")
     server: dict[str, Any] = Field(default_factory=dict, description="fields of ServerConfig")
+    data: dict[str, Any] | None = Field(
+        None,
+        description="DataPlan (`split`, `vad`, `features`): sites gate and extract by it first, and calibrate last; "
+        "without it they bring ready frames",
+    )
     seed: int = 0
     participation: float = Field(
         1.0, gt=0, le=1, description="share of sites asked per round, drawn from the seed"
@@ -134,6 +158,7 @@ class FederationJob(BaseModel):
         """Digest of all that decides θ and the history: configuration, base model, and the sites' features by name."""
         paths = {
             "sites",
+            "data",  # what it decides is in the digests of the features
             "base_model",
             "checkpoint_dir",
             "out_dir",
@@ -157,10 +182,7 @@ class FederationJob(BaseModel):
 
     def resolved(self, folder: Path) -> FederationJob:
         """The same job with every path absolute."""
-        sites = tuple(
-            s.model_copy(update={"features": folder / s.features, "folder": folder / s.folder})
-            for s in self.sites
-        )
+        sites = tuple(s.resolved(folder) for s in self.sites)
         own = {name: folder / getattr(self, name) for name in ("base_model", "checkpoint_dir", "out_dir")}
         return self.model_copy(update={"sites": sites, **own})
 

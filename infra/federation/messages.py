@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from models.errors import FederationError, UpdateRejected
 
+SITE_LOG: Final = "refusals.log"  # in a site's folder: what it refused, in full
+
 PROTOCOL: Final = 1
 MAX_HEADER_BYTES: Final = 4 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -24,6 +26,11 @@ MAX_BODY_BYTES: Final = 64 * 1024
 HELLO: Final = "hello"
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
+GATE: Final = "gate"
+FEATURES: Final = "features"
+CALIBRATE: Final = "calibrate"
+TO_EVERYONE: Final = (HELLO, GATE)
+"""Actions that introduce a site: they are sent to every node, before it is known which site a node speaks for."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,14 @@ class Envelope:
 
 
 def refusal(header: Header, error: Exception, *, site: str) -> Envelope:
-    """A site's typed answer that it will not do what was asked."""
-    body = {"site": site, "type": type(error).__name__, "message": str(error)[:2000]}
+    """A site's typed answer that it will not do what was asked.
+
+    Errors of the federation speak of the request. All others may name the site's files, groups and folders: of them only the
+    type travels, the words stay in the site's log.
+    """
+    told = isinstance(error, FederationError)
+    message = str(error)[:2000] if told else f"the reason stays at the site, in {SITE_LOG} of its own folder"
+    body = {"site": site, "type": type(error).__name__, "message": message}
     return Envelope(header, body, refused=True)
 
 

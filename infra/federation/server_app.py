@@ -1,4 +1,4 @@
-"""Flower's ServerApp: thin over `federate`.
+"""Flower's ServerApp: thin over `run_job`.
 
 `app` is what a SuperLink runs; its run configuration names the job file: `flwr run . --run-config 'job="/srv/federation.json"'`.
 """
@@ -14,7 +14,8 @@ from flwr.serverapp import Grid, ServerApp
 from infra.federation.flower_transport import FlowerTransport
 from infra.federation.job import FederationJob, load_job
 from infra.federation.results import FederationResult
-from infra.federation.rounds import Emit, federate
+from infra.federation.rounds import Emit
+from infra.federation.whole_job import run_job
 from models.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def build_app(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        on_result(federate(find_job(context), FlowerTransport(grid), emit))
+        on_result(run_job(find_job(context), FlowerTransport(grid), emit))
 
     return server
 

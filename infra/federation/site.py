@@ -6,7 +6,10 @@ and the base model alone, so a repeated request gets the same bytes, in whatever
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,18 @@ import numpy.typing as npt
 
 from infra.digest import digest_json
 from infra.federation.base import load_base
-from infra.federation.job import SiteSpec, load_job
-from infra.federation.messages import EVALUATE, HELLO, PROTOCOL, TRAIN, Envelope, refusal
+from infra.federation.job import FederationJob, SiteSpec, load_job
+from infra.federation.messages import (
+    EVALUATE,
+    HELLO,
+    PROTOCOL,
+    SITE_LOG,
+    TO_EVERYONE,
+    TRAIN,
+    Envelope,
+    refusal,
+)
+from infra.federation.own_features import current
 from infra.federation.tokens import SiteTokens, features_digest, load_site_tokens
 from models.adapters import adapter_schema, set_vector
 from models.codec import Float32Codec
@@ -28,6 +41,9 @@ from models.network import CryNet
 from models.predict import frame_scores
 
 _CACHE_BYTES = 256 * 2**20  # tokens kept in memory per process; the files are a quick read away
+_LOG_BYTES = 2**20  # of a site's log of refusals; then it begins anew
+
+Answer = tuple[dict[str, Any], bytes]  # body and payload
 
 
 class Site:
@@ -47,24 +63,44 @@ class Site:
 
     def handle(self, request: Envelope) -> Envelope:
         """The answer; an error of ours becomes a typed refusal that carries the request's header."""
-        routes = {HELLO: self._hello, TRAIN: self._train, EVALUATE: self._evaluate}
         try:
-            self._check(request)
+            routes = self.routes()
+            self._check(request, routes)
             with one_thread():
                 body, payload = routes[request.header.action](request)
             return Envelope(request.header, body, payload)
         except CryfedError as err:
+            self._record(request, err)
             return refusal(request.header, err, site=self._spec.name)
 
-    def _check(self, request: Envelope) -> None:
+    def routes(self) -> Mapping[str, Callable[[Envelope], Answer]]:
+        """What the site answers, by action."""
+        return {HELLO: self._hello, TRAIN: self._train, EVALUATE: self._evaluate}
+
+    def _record(self, request: Envelope, error: CryfedError) -> None:
+        """Keep the full reason of a refusal at the site; a folder that cannot be written changes no answer."""
+        entry = {
+            "action": request.header.action,
+            "round": request.header.round,
+            "type": type(error).__name__,
+            "message": str(error),
+        }
+        path = self._spec.folder / SITE_LOG
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not path.is_file() or path.stat().st_size > _LOG_BYTES
+            with path.open("w" if fresh else "a", encoding="utf-8") as log:
+                log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _check(self, request: Envelope, routes: Mapping[str, Any]) -> None:
         header, name = request.header, self._spec.name
         if header.protocol != PROTOCOL:
             raise FederationError(
                 f"site {name!r} speaks protocol {PROTOCOL}, the server {header.protocol}: update the older one"
             )
-        if header.action not in (HELLO, TRAIN, EVALUATE):
+        if header.action not in routes:
             raise FederationError(f"site {name!r} does not know the action {header.action!r}")
-        if header.site != ("" if header.action == HELLO else name):
+        if header.site != ("" if header.action in TO_EVERYONE else name):
             raise UpdateRejected(f"a message for site {header.site!r} reached site {name!r}")
         if header.schema != self._schema.digest or header.base != self._base:
             what = "base model" if header.base != self._base else "layout of the trained vector"
@@ -72,12 +108,12 @@ class Site:
                 f"site {name!r} has another {what} than the server: give both the same base model file"
             )
 
-    def _hello(self, _request: Envelope) -> tuple[dict[str, Any], bytes]:
+    def _hello(self, _request: Envelope) -> Answer:
         """The site's name and its features' digest; the tokens are computed here, so that a broken site shows at once."""
         self._tokens()
-        return {"site": self._spec.name, "features": features_digest(self._spec.features)}, b""
+        return {"site": self._spec.name, "features": features_digest(frames_of(self._spec))}, b""
 
-    def _train(self, request: Envelope) -> tuple[dict[str, Any], bytes]:
+    def _train(self, request: Envelope) -> Answer:
         """Δ = θ − y of one local step, its losses and normaliser."""
         theta = self._theta(request)
         local, seed = request.body.get("local"), request.body.get("seed")
@@ -100,7 +136,7 @@ class Site:
         body = {"losses": losses, "normaliser": float(result.normaliser), "steps": int(result.steps)}
         return body, self._codec.encode(result.delta)
 
-    def _evaluate(self, request: Envelope) -> tuple[dict[str, Any], bytes]:
+    def _evaluate(self, request: Envelope) -> Answer:
         """Confusion counts over the site's validation clips as recorded: integers, so that they can be summed under masks."""
         set_vector(self._net, self._theta(request))
         gate, reason = tally(self._net, self._tokens())
@@ -133,6 +169,15 @@ def tally(net: CryNet, data: SiteTokens) -> tuple[npt.NDArray[np.int64], npt.NDA
     return gate, reason
 
 
+def frames_of(spec: SiteSpec) -> Path:
+    """The file of a site's frames: the one it brings, or the current one of those it extracted.
+
+    Raises:
+        DataError: it has extracted none.
+    """
+    return spec.features or current(spec.folder).file(spec.folder)
+
+
 class _TokenMemory:
     """Recently used sites' tokens in this process, bounded by bytes."""
 
@@ -141,11 +186,12 @@ class _TokenMemory:
         self._held: OrderedDict[tuple[str, str, str], SiteTokens] = OrderedDict()
 
     def get(self, spec: SiteSpec, net: CryNet, base_digest: str) -> SiteTokens:
-        stat = spec.features.stat() if spec.features.is_file() else None
-        key = (str(spec.features), f"{stat.st_mtime_ns}-{stat.st_size}" if stat else "absent", base_digest)
+        frames = frames_of(spec)
+        stat = frames.stat() if frames.is_file() else None
+        key = (str(frames), f"{stat.st_mtime_ns}-{stat.st_size}" if stat else "absent", base_digest)
         if key not in self._held:
-            digest = features_digest(spec.features)
-            self._held[key] = load_site_tokens(spec.features, spec.folder, net, base_digest, digest)
+            digest = features_digest(frames)
+            self._held[key] = load_site_tokens(frames, spec.folder, net, base_digest, digest)
         self._held.move_to_end(key)
         while len(self._held) > 1 and sum(t.nbytes for t in self._held.values()) > self._limit:
             self._held.popitem(last=False)
@@ -161,15 +207,21 @@ def _network(path: Path, _stamp: int, cfg: ModelConfig, reasons: tuple[str, ...]
 
 
 def open_site(job_path: str, which: int | str) -> Site:
-    """The site of a job file, by its place in aggregation order or by its name.
+    """The site of a job file, by its place in aggregation order or by its name, as it trains and is tallied.
 
     Raises:
         ConfigError: the job or the base model cannot be read, or the job has no such site.
     """
+    _, spec, net, digest = locate_site(job_path, which)
+    return Site(spec, net, digest)
+
+
+def locate_site(job_path: str, which: int | str) -> tuple[FederationJob, SiteSpec, CryNet, str]:
+    """The job, the site's description, and the base model with its digest; errors as in `open_site`."""
     job = load_job(Path(job_path))
     wanted = [s for i, s in enumerate(job.sites) if which in (i, s.name)]
     if not wanted:
         raise ConfigError(f"{job_path} has no site {which!r}: it has {', '.join(job.site_names)}")
     stamp = job.base_model.stat().st_mtime_ns if job.base_model.is_file() else 0
     net, digest = _network(job.base_model, stamp, job.model(), job.reasons)
-    return Site(wanted[0], net, digest)
+    return job, wanted[0], net, digest

@@ -90,6 +90,23 @@ def test_repeated_names_and_shared_folders_are_refused(job: FederationJob, tmp_p
             load_job(path)
 
 
+def test_a_site_brings_frames_or_recordings_and_its_paths_do_not_name_the_job(
+    job: FederationJob, tmp_path: Path
+) -> None:
+    raw = json.loads(job.model_dump_json())
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({**raw, "sites": [{**raw["sites"][0], "manifest": "manifest.csv"}]}))
+    with pytest.raises(ConfigError, match="not both"):
+        load_job(path)
+    brings = {"name": "site0", "manifest": "manifest.csv", "folder": "own"}
+    path.write_text(json.dumps({**raw, "sites": [brings, *raw["sites"][1:]], "data": {}}))
+    read = load_job(path)
+    assert read.site("site0").manifest == tmp_path / "manifest.csv"
+    assert read.site("site0").features is None
+    features = dict.fromkeys(job.site_names, "f" * 64)
+    assert read.content_digest("b" * 64, features) == job.content_digest("b" * 64, features)
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[]"])
 def test_an_unreadable_file_is_named(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "job.json"

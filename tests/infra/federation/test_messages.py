@@ -24,7 +24,7 @@ from infra.federation.messages import (
     refusal,
 )
 from infra.federation.wire import from_records, to_records
-from models.errors import FederationError, UpdateRejected
+from models.errors import AudioError, FederationError, UpdateRejected
 
 HEADER = Header(TRAIN, "ward1", "a" * 64, 3, 0, "b" * 64, "c" * 64, "d" * 64)
 
@@ -40,6 +40,12 @@ def test_refusal_names_the_error_and_the_site() -> None:
     answer = refusal(HEADER, UpdateRejected("θ is not finite"), site="ward1")
     assert answer.refused
     assert answer.body == {"site": "ward1", "type": "UpdateRejected", "message": "θ is not finite"}
+
+
+def test_words_about_the_sites_own_data_stay_there() -> None:
+    answer = refusal(HEADER, AudioError("/wards/7/anna-03.wav ends early"), site="ward1")
+    assert answer.body["type"] == "AudioError"
+    assert "anna" not in encode_body(answer.body)
 
 
 @pytest.mark.parametrize(

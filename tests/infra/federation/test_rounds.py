@@ -14,7 +14,7 @@ import pytest
 from infra.digest import digest_bytes
 from infra.federation.base import load_base
 from infra.federation.job import FederationJob
-from infra.federation.messages import HELLO, TRAIN, Envelope
+from infra.federation.messages import HELLO, SITE_LOG, TRAIN, Envelope
 from infra.federation.results import FederationResult, load_theta
 from infra.federation.rounds import federate, participants
 from infra.federation.site import Site, open_site
@@ -222,11 +222,13 @@ def test_a_site_with_another_base_model_keeps_the_federation_from_starting(tmp_p
     assert not job.checkpoint_dir.exists()
 
 
-def test_a_broken_site_is_named_with_its_own_error(tmp_path: Path) -> None:
+def test_a_broken_site_is_named_and_keeps_its_reason_to_itself(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.sites[1].features.write_bytes(b"half a file")
-    with pytest.raises(FederationError, match=r"site1: DataError: cannot read the site's features"):
+    with pytest.raises(FederationError, match=r"site1: DataError: the reason stays at the site") as err:
         federate(job, local_transport(job, tmp_path))
+    assert str(tmp_path) not in str(err.value)
+    assert "cannot read the site's features" in (job.sites[1].folder / SITE_LOG).read_text()
     assert not job.checkpoint_dir.exists()
     assert not job.out_dir.exists()
 
