@@ -35,7 +35,9 @@ class LoraLinear(nn.Module):
         self.lora_a = nn.Parameter(torch.empty(rank, d_in))
         self.lora_b = nn.Parameter(torch.zeros(d_out, rank))
         self.scale = alpha / rank
-        self.active = True  # off while the backbone is pretrained: a zero adapter would still cost its matmuls
+        self.active = (
+            True  # off while the backbone is pretrained: a zero adapter would still cost its matmuls
+        )
         nn.init.trunc_normal_(self.weight, std=1.0 / math.sqrt(d_in))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 

@@ -163,9 +163,7 @@ def pretrain_backbone(
             [cries[rng.integers(0, len(cries), n_cry)], others[rng.integers(0, len(others), n_other)]]
         )
         noise = _rows(data.noise, rng.integers(0, len(data.noise), len(rows)))
-        depth = min(1.0, step / max(1.0, cfg.noise_ramp * cfg.steps))
-        lowest = cfg.snr_high + depth * (cfg.snr_low - cfg.snr_high)
-        snr = _snr(rng, len(rows), lowest, cfg.snr_high, cfg.clean_share)
+        snr = _snr(rng, len(rows), lowest_snr(step, cfg), cfg.snr_high, cfg.clean_share)
         mixed, _ = mix_log_mel(_rows(data.log_mel, rows), noise, snr, mel)
         alone = _rows(data.noise, rng.integers(0, len(data.noise), n_noise))
         x = net.standardise(torch.cat([mixed, alone]))
@@ -194,6 +192,12 @@ def pretrain_backbone(
             cfg.grad_clip,
             on_progress,
         )
+
+
+def lowest_snr(step: int, cfg: BackboneConfig) -> float:
+    """The lowest SNR in dB drawn at a step (from 1): noise that grows lets the melody be found before it is drowned."""
+    depth = min(1.0, step / max(1.0, cfg.noise_ramp * cfg.steps))
+    return cfg.snr_high + depth * (cfg.snr_low - cfg.snr_high)
 
 
 def _check(net: CryNet, data: PretrainSet, steps: int, batch_size: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from models.adapters import (
     LoraLinear,
     adapter_schema,
+    adapters_off,
     get_vector,
     merge_adapters,
     set_vector,
@@ -55,6 +56,30 @@ def test_adapters_start_as_nothing_and_merge_exactly() -> None:
         torch.testing.assert_close(
             merged.classify(tokens).reason_logits, net.classify(tokens).reason_logits, atol=1e-5, rtol=1e-5
         )
+
+
+def test_adapters_off_is_the_backbone_alone_and_comes_back() -> None:
+    net = network()
+    tokens = torch.randn(2, net.cfg.n_tokens, net.cfg.d_model)
+    with torch.no_grad():
+        bare = net.features(tokens)  # B is zero: the adapters do nothing yet
+        theta = get_vector(net)
+        set_vector(
+            net, (theta + 0.05 * np.random.default_rng(0).standard_normal(theta.shape)).astype(np.float32)
+        )
+        adapted = net.features(tokens)
+        with adapters_off(net):
+            torch.testing.assert_close(net.features(tokens), bare)
+        torch.testing.assert_close(net.features(tokens), adapted)
+    assert not torch.allclose(adapted, bare, atol=1e-3)
+
+
+def test_adapters_off_leaves_merged_layers_merged() -> None:
+    net = network()
+    merge_adapters(net)
+    with adapters_off(net):
+        pass
+    assert not [m for m in net.modules() if isinstance(m, LoraLinear) and m.active]
 
 
 def test_vector_round_trip_and_order() -> None:

@@ -16,6 +16,7 @@ from models.pretrain import (
     DenoiserConfig,
     PretrainSet,
     Progress,
+    lowest_snr,
     pretrain_backbone,
     pretrain_denoiser,
 )
@@ -91,6 +92,13 @@ def test_federated_parameters_are_the_ones_left() -> None:
     pretrain_backbone(net, made_up_pool(), BACKBONE)
     kept = set(before) - changed(net, before)
     assert all(is_trained(n, freeze_a=False) for n in kept)
+
+
+def test_noise_grows() -> None:
+    """From 20 to −5 dB over 40 of 100 steps: half way at 20, at the bottom from 40 on; without a ramp at once."""
+    cfg = BackboneConfig(steps=100, noise_ramp=0.4, snr_low=-5.0, snr_high=20.0)
+    assert [lowest_snr(k, cfg) for k in (20, 40, 100)] == pytest.approx([7.5, -5.0, -5.0])
+    assert lowest_snr(1, replace(cfg, noise_ramp=0.0)) == -5.0
 
 
 def test_refusals() -> None:
