@@ -10,6 +10,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+_LINE_SECONDS = 15.0  # between two lines of one stage where there is no terminal
 _API_SECONDS = 1.0  # at most one update of Prefect's artifact in this time
 
 
@@ -65,8 +66,9 @@ class Board:
     """The terminal's side: one board a run."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.timings: dict[str, float] = {}
+        self._printed = 0.0
         self._live: Progress | None = None
         if self.console.is_terminal:
             self._live = Progress(
@@ -82,6 +84,7 @@ class Board:
     def begin(self, stage: str) -> TaskID | None:
         """Show a stage as running."""
         if self._live is None:
+            self._printed = time.monotonic()
             self.console.print(f"  … {stage}")
             return None
         if not self._live.live.is_started:
@@ -89,9 +92,12 @@ class Board:
         return self._live.add_task(stage, total=1.0, note="")
 
     def move(self, bar: TaskID | None, fraction: float, note: str) -> None:
-        """Advance a bar."""
+        """Advance a bar; without a terminal, a line now and then."""
         if self._live is not None and bar is not None:
             self._live.update(bar, completed=fraction, note=note)
+        elif self._live is None and 0 < fraction < 1 and time.monotonic() - self._printed >= _LINE_SECONDS:
+            self._printed = time.monotonic()
+            self.console.print(f"    {fraction:4.0%}  {note}")
 
     def end(self, bar: TaskID | None, stage: str, seconds: float, *, failed: bool, note: str) -> None:
         """Replace the bar by one line."""
