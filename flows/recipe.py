@@ -19,10 +19,11 @@ Json = dict[str, Any]
 POOL = SynthConfig(sites=6, seed=77)
 """The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
 
+_CENTRAL_STEPS = 4
 ROUNDS = {"tiny": 6, "compact": 16, "paper": 16}
 _TINY_POOL = SynthConfig(
-    sites=2, infants_per_site=6, cries_per_infant=3, noncries_per_site=12, public_noise=30, seed=77
-)
+    sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=8, public_noise=20, clip_seconds=1.5, seed=77,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Recipe:
     features: Json
     pretrain: Json
     federate: Json
-    central_rounds: int
+    central: Json
     seed: int
 
 
@@ -61,6 +62,7 @@ def recipe(parameters: RetrainParameters) -> Recipe:
         },
         pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
         federate={"rounds": rounds, "local": asdict(local), "server": asdict(ServerConfig())},
-        central_rounds=rounds,
+        # one place sees all clips in turn: more steps a round than one site takes, or the yardstick would be short
+        central={"local": asdict(replace(local, steps=_CENTRAL_STEPS * local.steps))},
         seed=parameters.seed,
     )
