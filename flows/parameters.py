@@ -21,6 +21,8 @@ class SynthParameters(_Parameters):
     infants_per_site: int = Field(24, ge=5, le=1000)
     cries_per_infant: int = Field(6, ge=1, le=50)
     noncries_per_site: int = Field(48, ge=5, le=5000)
+    public_noise: int = Field(120, ge=20, le=5000)
+    clip_seconds: float = Field(3.0, ge=1.0, le=60.0)
     difficulty: float = Field(1.0, ge=0.0, le=2.0)
     seed: int = Field(20251213, ge=0)
 
