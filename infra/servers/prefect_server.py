@@ -165,6 +165,9 @@ def _environment(home: Path, auth: str) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_API_AUTH_STRING": auth,
+        # kept in memory, the lease of a run that was killed with the server would never end, and a deployment with a
+        # concurrency limit would never run again
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_API_AUTH_STRING": auth,
         "PREFECT_CLI_PROMPT": "false",
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -78,6 +81,25 @@ def test_a_flow_runs_against_it_with_the_environment_file(server: PrefectServer,
     )
     assert done.returncode == 0, done.stderr
     assert f"http://127.0.0.1:{server.port}/runs/flow-run/" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_concurrency_slot_is_leased_on_disk(server: PrefectServer) -> None:
+    """In memory, a lease is lost with the server, and its slot would stay taken for good."""
+
+    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(f"{server.api_url}/{path}", data=json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        request.add_header("Authorization", "Basic " + base64.b64encode(server.auth.encode()).decode())
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    flow = post("flows/", {"name": "limited"})
+    deployment = post("deployments/", {"name": "one", "flow_id": flow["id"], "concurrency_limit": 1})
+    run = post(f"deployments/{deployment['id']}/create_flow_run", {})
+    state = post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})["state"]
+    lease = state["state_details"]["deployment_concurrency_lease_id"]
+    assert (server.home / "concurrency_leases" / f"{lease}.json").is_file()
 
 
 def test_busy_port_is_one_clear_error(tmp_path: Path) -> None:
