@@ -125,7 +125,9 @@ def measure_file(
             cut = "should be" in file.extra_info and file.format in {"WAV", "WAVEX", "AIFF", "RF64", "W64"}
             wave = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError) as err:
-        return refuse("unreadable", f"cannot be decoded: {err}")
+        # libsndfile's own words: the library's message names an object in memory, and verdicts are digested
+        reason = err.error_string if isinstance(err, soundfile.LibsndfileError) else str(err)
+        return refuse("unreadable", f"cannot be decoded: {reason.rstrip('.')}")
     if len(wave) != frames or (cut and _declared_wav_bytes(data) > len(data)):
         return refuse("truncated", f"ends early: {len(wave)} samples decoded, its header promises more")
     if len(wave) == 0:
