@@ -12,7 +12,10 @@ import pytest
 
 from infra.federation.launch import run_federation
 from infra.federation.rounds import federate
+from infra.federation.transport import LocalTransport
+from infra.federation.whole_job import CALIBRATIONS, run_job
 from models.errors import ConfigError
+from tests.infra.federation.recordings import corpus, local_job, open_sites
 from tests.infra.federation.world import local_transport, make_job
 
 pytestmark = pytest.mark.slow
@@ -91,6 +94,20 @@ def test_hostile_sites_are_left_out_over_flower(tmp_path: Path) -> None:
     assert "a bug at the site" in record["failures"]["site1"]["reason"]
     assert record["failures"]["site2"]["kind"] == "rejected"
     assert record["validation"]["sites"] == 4
+
+
+def test_sites_gate_extract_and_calibrate_over_flower_as_in_one_process(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path)
+    events: list[dict] = []
+    job = local_job(tmp_path / "ray", manifest)
+    result = run_federation(job, ray_address="local", on_event=lambda e: events.append(dict(e)))
+    plain = local_job(tmp_path / "plain", manifest)
+    sites = {name: site.handle for name, site in open_sites(plain, tmp_path).items()}
+    expected = run_job(plain, LocalTransport(sites))
+    assert [e["event"] for e in events] == ["gate", "features", "start", "round", "calibrate", "done"]
+    assert result.theta_digest == expected.theta_digest
+    for name in (CALIBRATIONS, "history.json"):
+        assert (job.out_dir / name).read_bytes() == (plain.out_dir / name).read_bytes()
 
 
 def test_an_unreachable_cluster_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
