@@ -41,7 +41,9 @@ def test_a_release_is_pulled_from_the_store_and_held_to_its_evidence(
         verify_release.fn({"name": "infant-cry", "version": 2, "digest": silent.manifest_digest})
 
     digest = opened.content.put_file(graph)
-    opened.store.put(blob_key(digest), graph.read_bytes()[:-1] + b"?")  # this machine's cache still has the true one
+    opened.store.put(
+        blob_key(digest), graph.read_bytes()[:-1] + b"?"
+    )  # this machine's cache still has the true one
     with pytest.raises(IntegrityError, match="does not hold the bytes of its name"):
         verify_release.fn(found)
     assert not list(opened.scratch.glob("deploy-*"))
