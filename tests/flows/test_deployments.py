@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -53,8 +54,9 @@ class Operator:
         self.home, self._elsewhere = home, elsewhere
         self.work = home / ".cryfed"
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("CRYFED_", "PREFECT_"))}
-        # how often the worker looks for runs; by default it takes up to 10 s to notice one
-        self._environment = {**outside, "CRYFED_HOME": str(home), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        # the worker looks for runs every second (by default it takes up to 10 to notice one); one process is enough for Ray
+        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "CRYFED_COMPUTE__CPUS": "1"}
+        self._environment = {**outside, **quick, "CRYFED_HOME": str(home)}
         self.server: PrefectServer
         self.store: ObjectStore
         self.releases: list[Release] = []
@@ -87,8 +89,15 @@ class Operator:
         request = urllib.request.Request(f"{self.server.api_url}/{path}", data=data, method=method)
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", "Basic " + base64.b64encode(self.server.auth.encode()).decode())
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+        for patience in reversed(range(60)):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as err:
+                if err.code != 503 or not patience:  # its SQLite is busy: every client of Prefect tries again
+                    raise
+            time.sleep(1.0)
+        raise AssertionError
 
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment by name, as the server holds it."""
