@@ -53,6 +53,20 @@ def gone(pid: int) -> bool:
     return False
 
 
+def bind_when_free(squatter: socket.socket, port: int, seconds: float = 20.0) -> None:
+    """Take a port; the system may hold a killed server's sockets for a moment after the process is gone."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            squatter.bind(("127.0.0.1", port))
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
 def test_data_survive_kill_and_a_change_of_ports(work_dir: Path) -> None:
     first = embedded.ensure_running(work_dir)
     store = first.connect()
@@ -63,7 +77,7 @@ def test_data_survive_kill_and_a_change_of_ports(work_dir: Path) -> None:
 
     with socket.socket() as squatter:  # somebody took the port meanwhile
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        squatter.bind(("127.0.0.1", facts(work_dir)["s3"]))
+        bind_when_free(squatter, facts(work_dir)["s3"])
         squatter.listen()
         second = embedded.ensure_running(work_dir)
     assert second.pid != first.pid
