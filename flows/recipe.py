@@ -19,8 +19,8 @@ Json = dict[str, Any]
 POOL = SynthConfig(sites=6, seed=77)
 """The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
 
-_CENTRAL_STEPS = 4
-ROUNDS = {"tiny": 6, "compact": 16, "paper": 16}
+_CENTRAL_STEPS = 2
+ROUNDS = {"tiny": 6, "compact": 12, "paper": 12}
 _TINY_POOL = SynthConfig(
     sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=8, public_noise=20, clip_seconds=1.5, seed=77,
 )  # fmt: skip
