@@ -19,7 +19,6 @@ Json = dict[str, Any]
 POOL = SynthConfig(sites=6, seed=77)
 """The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
 
-_CENTRAL_STEPS = 2
 ROUNDS = {"tiny": 6, "compact": 12, "paper": 12}
 _TINY_POOL = SynthConfig(
     sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=8, public_noise=20, clip_seconds=1.5, seed=77,
@@ -37,7 +36,6 @@ class Recipe:
     features: Json
     pretrain: Json
     federate: Json
-    central: Json
     seed: int
 
 
@@ -62,7 +60,5 @@ def recipe(parameters: RetrainParameters) -> Recipe:
         },
         pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
         federate={"rounds": rounds, "local": asdict(local), "server": asdict(ServerConfig())},
-        # one place sees all clips in turn: more steps a round than one site takes, or the yardstick would be short
-        central={"local": asdict(replace(local, steps=_CENTRAL_STEPS * local.steps))},
         seed=parameters.seed,
     )

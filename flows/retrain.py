@@ -64,7 +64,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         order = {**shape, **plan.federate, "features": digests(frames)}
         local = {"features": frames}
         theta = federate(config=order, parents=trained, seed=plan.seed, local=local)
-        twin = central(config={**order, **plan.central}, parents=trained, seed=plan.seed, local=local)
+        twin = central(config=order, parents=trained, seed=plan.seed, local=local)
 
         own = calibrate("federated", network, reasons, frames, base, theta)
         twins = calibrate("central", network, reasons, frames, base, twin)
