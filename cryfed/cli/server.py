@@ -143,7 +143,9 @@ def worker(
     work_dir = load_settings().work_dir
     if foreground or prefect_worker.elsewhere(work_dir):
         argv = prefect_worker.command(name=name, limit=limit)
-        os.execve(argv[0], argv, prefect_worker.environment(work_dir, home()))  # noqa: S606
+        environment = prefect_worker.environment(work_dir, home())
+        prefect_worker.drop_missed_looks(environment)
+        os.execve(argv[0], argv, environment)  # noqa: S606
     running = prefect_worker.ensure_running(work_dir, home(), limit=limit)
     typer.echo(f"worker   pool {prefect_worker.POOL}, home {home()}  (pid {running.pid})")
     typer.echo(f"         log in {running.log}")

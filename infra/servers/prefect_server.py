@@ -29,7 +29,7 @@ from models.errors import ServerError
 
 NAME = "prefect"
 
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 240.0
 _HEALTH_TIMEOUT_S = 30.0
 
 

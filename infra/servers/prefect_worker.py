@@ -8,32 +8,30 @@ environment (CRYFED_*, RAY_ADDRESS) is passed on to them.
 
 from __future__ import annotations
 
-import base64
-import json
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from infra import quiet
-from infra.servers import prefect_server, process
+from infra.servers import prefect_api, prefect_server, process
 from infra.servers.prefect_server import PrefectServer
-from infra.servers.process import LOOPBACK, ServerProcess
+from infra.servers.process import ServerProcess
 from models.errors import ConfigError, ServerError
 
 NAME = "worker"
 POOL = "cryfed"
+WATCH = "watch"
 DEPLOYMENTS = "prefect.yaml"
 
 _START_TIMEOUT_S = 90.0
 _COMMAND_TIMEOUT_S = 300.0
 _STOP_GRACE_S = 20.0
+_POLL_S = 0.25
 
 
 def environment(work_dir: Path, home: Path) -> dict[str, str]:
@@ -76,16 +74,28 @@ def ensure_running(work_dir: Path, home: Path, *, limit: int | None = None) -> S
         if running is not None:
             return running
         name = f"cryfed-{socket.gethostname()}"
-        argv = command(name=name, limit=limit)
-        running = process.spawn(server.home, NAME, argv, environment(work_dir, home), {})
+        env = environment(work_dir, home)
+        drop_missed_looks(env)
+        running = process.spawn(server.home, NAME, command(name=name, limit=limit), env, {})
+
+        def healthy() -> bool:
+            time.sleep(_POLL_S)
+            return prefect_api.polls(env, POOL, name, running.started)
+
         try:
-            process.wait_healthy(
-                running, partial(_polls, server, name, running.started), timeout=_START_TIMEOUT_S
-            )
+            process.wait_healthy(running, healthy, timeout=_START_TIMEOUT_S)
         except BaseException:
             process.stop(server.home, running)
             raise
     return running
+
+
+def drop_missed_looks(env: Mapping[str, str]) -> None:
+    """Forget the looks for new data that came due while no worker was up: the next one sees what they would have seen."""
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a server that cannot do it costs the worker time, no more
+        prefect_api.drop_missed_runs(env, WATCH, WATCH)
 
 
 def find_running(work_dir: Path) -> ServerProcess | None:
@@ -160,31 +170,6 @@ def _require_server(work_dir: Path) -> PrefectServer:
             f"no Prefect server of {work_dir} is up: `cryfed server up` first, or name another with PREFECT_API_URL"
         )
     return server
-
-
-def _polls(server: PrefectServer, name: str, since: float) -> bool:
-    """Whether the server has heard from this very worker."""
-    request = urllib.request.Request(
-        f"http://{LOOPBACK}:{server.port}/api/work_pools/{POOL}/workers/filter", data=b"{}"
-    )
-    request.add_header("Content-Type", "application/json")
-    request.add_header("Authorization", "Basic " + base64.b64encode(server.auth.encode()).decode())
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=5.0) as answer:
-            workers = json.load(answer)
-    except (OSError, ValueError):
-        time.sleep(0.2)
-        return False
-    time.sleep(0.2)  # each look costs the server something
-    return any(
-        w["name"] == name and w["last_heartbeat_time"] and _epoch(w["last_heartbeat_time"]) >= since
-        for w in workers
-    )
-
-
-def _epoch(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
 
 
 def _home(work_dir: Path) -> Path:

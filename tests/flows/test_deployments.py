@@ -6,14 +6,11 @@ One home for the whole file. Its worker executes a scheduled run (`watch`, which
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +24,7 @@ from cryfed.cli import data
 from infra.data.manifest import load_manifest
 from infra.data.synth.config import SynthConfig
 from infra.data.synth.corpus import synthesise
-from infra.servers import prefect_server, prefect_worker
+from infra.servers import prefect_api, prefect_server, prefect_worker
 from infra.servers.prefect_server import PrefectServer
 from infra.settings import LimitSettings
 from infra.store import embedded, incoming, registry
@@ -85,19 +82,7 @@ class Operator:
 
     def api(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Ask Prefect's API."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.server.api_url}/{path}", data=data, method=method)
-        request.add_header("Content-Type", "application/json")
-        request.add_header("Authorization", "Basic " + base64.b64encode(self.server.auth.encode()).decode())
-        for patience in reversed(range(60)):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read() or "null")
-            except urllib.error.HTTPError as err:
-                if err.code != 503 or not patience:  # its SQLite is busy: every client of Prefect tries again
-                    raise
-            time.sleep(1.0)
-        raise AssertionError
+        return prefect_api.call(self.server.client_environment(), path, body, method=method)
 
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment by name, as the server holds it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import socket
 import subprocess
@@ -11,13 +9,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from infra.servers import prefect_server, process
+from infra.servers import prefect_api, prefect_server, process
 from infra.servers.prefect_server import PrefectServer
 from models.errors import ServerError
 
@@ -86,20 +84,40 @@ def test_a_flow_runs_against_it_with_the_environment_file(server: PrefectServer,
 @pytest.mark.slow
 def test_a_concurrency_slot_is_leased_on_disk(server: PrefectServer) -> None:
     """In memory, a lease is lost with the server, and its slot would stay taken for good."""
-
-    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(f"{server.api_url}/{path}", data=json.dumps(body).encode())
-        request.add_header("Content-Type", "application/json")
-        request.add_header("Authorization", "Basic " + base64.b64encode(server.auth.encode()).decode())
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    flow = post("flows/", {"name": "limited"})
-    deployment = post("deployments/", {"name": "one", "flow_id": flow["id"], "concurrency_limit": 1})
-    run = post(f"deployments/{deployment['id']}/create_flow_run", {})
-    state = post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})["state"]
+    env = server.client_environment()
+    flow = prefect_api.call(env, "flows/", {"name": "limited"})["id"]
+    limited = {"name": "one", "flow_id": flow, "concurrency_limit": 1}
+    deployment = prefect_api.call(env, "deployments/", limited)["id"]
+    run = prefect_api.call(env, f"deployments/{deployment}/create_flow_run", {})["id"]
+    pending = {"state": {"type": "PENDING"}}
+    state = prefect_api.call(env, f"flow_runs/{run}/set_state", pending)["state"]
     lease = state["state_details"]["deployment_concurrency_lease_id"]
     assert (server.home / "concurrency_leases" / f"{lease}.json").is_file()
+
+
+@pytest.mark.slow
+def test_missed_runs_are_dropped_and_due_ones_kept(
+    server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = server.client_environment()
+    flow = prefect_api.call(env, "flows/", {"name": "watch"})["id"]
+    kept = []
+    for name in ("watch", "other"):
+        made = prefect_api.call(env, "deployments/", {"name": name, "flow_id": flow})["id"]
+        for minutes in (-3, -2, -1, 60):
+            due = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+            state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
+            run = prefect_api.call(env, f"deployments/{made}/create_flow_run", {"state": state})
+            if name == "other" or minutes > 0:
+                kept.append(run["id"])
+    monkeypatch.setattr(prefect_api, "_BATCH", 2)
+    assert prefect_api.drop_missed_runs(env, "watch", "watch") == 3
+    assert prefect_api.drop_missed_runs(env, "watch", "watch") == 0
+    assert prefect_api.drop_missed_runs(env, "watch", "no-such") == 0
+    left = prefect_api.call(env, "flow_runs/filter", {"flows": {"name": {"any_": ["watch"]}}})
+    assert sorted(r["id"] for r in left) == sorted(kept)
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        prefect_api.drop_missed_runs({**env, "PREFECT_API_AUTH_STRING": "x:y"}, "watch", "watch")
 
 
 def test_busy_port_is_one_clear_error(tmp_path: Path) -> None:
