@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import re
 import resource
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from infra.settings import StoreSettings
 from infra.store.client import ObjectStore
 from infra.store.embedded import open_store
 from tasks.stage import StageTask
-from tests.flows.world import PACKAGES, Home, Reference, closed_off, reference
+from tests.flows.world import PACKAGES, Home, Reference, closed_off, marked, reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -51,11 +50,6 @@ def store(run: Reference, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectSto
     monkeypatch.setenv("CRYFED_RUNS_DIR", str(run.home.folder / "runs"))
     with open_store(StoreSettings(), run.home.work) as opened:
         yield opened
-
-
-def marked(output: str, mark: str) -> set[str]:
-    """Stages whose line on the terminal has this mark."""
-    return {m.strip() for m in re.findall(rf"^  {mark} (.{{12,}}?)\s+(?:[\d.]+ s|unchanged)", output, re.M)}
 
 
 def invoke(*arguments: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,11 @@ def closed_off() -> tuple[list[str], str]:
             return command, ""
         why = f"this machine allows no network namespace: {tried.stderr.strip()[-200:]}"
     return [], why
+
+
+def marked(output: str, mark: str) -> set[str]:
+    """Stages whose line on the terminal has this mark: `✓` computed, `=` taken from the store, `✗` failed."""
+    return {m.strip() for m in re.findall(rf"^  {mark} (.{{12,}}?)\s+(?:[\d.]+ s|unchanged)", output, re.M)}
 
 
 _made: list[Reference] = []
