@@ -2,80 +2,86 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+from tests.flows.world import Home, Reference, marked, reference
 
-PARAMS = {
-    "synth": {"sites": 2, "infants_per_site": 6, "cries_per_infant": 2, "noncries_per_site": 10},
-    "split": {"folds": 3},
-}
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def command(home: Path) -> tuple[list[str], dict[str, str]]:
-    params = home / "params.json"
-    params.write_text(json.dumps(PARAMS))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("CRYFED_", "PREFECT_"))}
-    environment |= {"CRYFED_HOME": str(home)}
-    arguments = ["retrain", "--preset", "tiny", "--rounds", "3", "--params", str(params)]
-    return [sys.executable, "-m", "cryfed", *arguments], environment
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return reference(tmp_path_factory)
 
 
-def release(home: Path) -> str:
-    """Run the command to its end and return the digest of its release."""
-    argv, environment = command(home)
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, cwd=home)
-    assert done.returncode == 0, done.stderr
-    return str(
-        json.loads((home / "runs" / "latest" / "metrics.json").read_text())["run"]["release"]["digest"]
-    )
-
-
-def kill_at(home: Path, stage: str) -> None:
-    """Start the command and kill it, as an operator would, as soon as it says that it is at `stage`."""
-    argv, environment = command(home)
-    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True, cwd=home) as process:
+def kill_at(home: Home, stage: str, ready: Callable[[], bool]) -> str:
+    """Start the command, and kill its process alone, once it is at `stage` and `ready`; returns what its terminal showed."""
+    with home.start(home.retrain) as process:
         assert process.stderr is not None
         seen = []
         for line in process.stderr:
             seen.append(line)
-            if line.strip().startswith(f"… {stage}"):
+            if line.strip() == f"… {stage}":
                 break
         else:
             pytest.fail(f"the run never reached {stage}:\n{''.join(seen)}")
+        while not ready():
+            assert process.poll() is None, f"the run ended while it was to be killed in {stage}"
+            time.sleep(0.02)
         process.kill()
-    assert not list((home / "runs").glob("2*")), "a killed run leaves no run folder"
+    assert home.runs == [], "a killed run leaves no run folder"
+    return "".join(seen)
 
 
-def left_over(home: Path) -> list[str]:
-    """Processes that still work below a home. Ray's own agents notice the loss of their driver within a minute."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if str(home) in line and "ray" not in line:
-            found.append(line)
-    return found
+def rounds_closed(home: Home) -> int:
+    """Federated rounds that the killed run had finished."""
+    journals = home.work.glob("scratch/federate-*/checkpoints/journal.jsonl")
+    return sum(line.count('"closed"') for journal in journals for line in journal.read_text().splitlines())
 
 
-def test_a_killed_run_resumes_to_the_same_release(tmp_path: Path) -> None:
-    calm, rough = tmp_path / "calm", tmp_path / "rough"
-    calm.mkdir()
-    rough.mkdir()
-    expected = release(calm)
-    shutil.copytree(calm / ".cryfed" / "corpora", rough / ".cryfed" / "corpora")  # the same audio, made once
-    for stage in ("pretrain", "federate", "export"):
-        kill_at(rough, stage)
-    assert release(rough) == expected
-    assert left_over(rough) == []
-    metrics = json.loads((rough / "runs" / "latest" / "metrics.json").read_text())
-    assert metrics["timings"]["pretrain"] == 0.0, (
-        "what was complete before the last kill is not computed again"
-    )
+def left_over(home: Home, seconds: float = 60.0) -> list[str]:
+    """Command lines of processes that were started for this home and are still there after a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                line = " ".join(process.cmdline())
+                if str(home.folder) in line or process.environ().get("CRYFED_HOME") == str(home.folder):
+                    found.append(f"{process.pid} {line[:200]}")
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def test_a_killed_run_resumes_to_the_same_release(tmp_path: Path, undisturbed: Reference) -> None:
+    home = Home.make(tmp_path)
+    shutil.copytree(
+        undisturbed.home.work / "corpora", home.work / "corpora"
+    )  # the same audio need not be made again
+
+    kill_at(home, "pretrain", lambda: True)
+    assert left_over(home, 0) != [], "the check below would see processes"
+
+    seen = kill_at(home, "federate", lambda: rounds_closed(home) >= 1)
+    assert marked(seen, "=") >= {"corpus", "measure", "gate", "features", "pool"}
+    assert marked(seen, "✓") == {"pretrain"}, "what was killed is computed again, and nothing before it"
+    assert 1 <= rounds_closed(home) < 3
+
+    seen = kill_at(home, "evaluate", lambda: True)
+    assert marked(seen, "✓") >= {"federate", "central", "baselines"}
+
+    done = home.run(home.retrain)
+    assert done.code == 0, done.err[-4000:]
+    assert marked(done.err, "✓") == {"evaluate", "export"}
+    assert home.metrics()["run"]["release"]["digest"] == undisturbed.release
+    assert len(home.runs) == 1
+    assert [p for p in (home.work / "scratch").iterdir() if p.suffix != ".lock"] == []
+    assert left_over(home) == []
