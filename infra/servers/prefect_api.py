@@ -1,8 +1,10 @@
-"""Prefect's API for the few questions that are not worth starting its command line: who polls, which runs were missed."""
+"""Prefect's API for the few questions that are not worth starting its command line: who polls, which runs
+were missed, which were lost."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 import urllib.error
@@ -11,11 +13,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from infra.servers.process import LOOPBACK
 
 _TIMEOUT_S = 30.0
 _PATIENCE_S = 60.0
 _BUSY = 503  # its SQLite is locked
+_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # a worker sets it for the process of a run
 _BATCH = 50  # Prefect's own limit on one bulk deletion
 
 
@@ -85,3 +90,34 @@ def drop_missed_runs(environment: Mapping[str, str], flow: str, deployment: str)
         dropped += len(deleted)
         if not deleted:
             return dropped
+
+
+def settle_lost_runs(environment: Mapping[str, str], pool: str) -> list[str]:
+    """Report as crashed what a pool's workers were running on this machine when they ended; returns the runs' names.
+
+    Otherwise such a run stays `Running` for good, and its deployment's one slot stays taken until the lease ends.
+
+    Raises:
+        OSError: the server is out of reach or refuses.
+    """
+    going = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    runs = call(
+        environment, "flow_runs/filter", {"flow_runs": going, "work_pools": {"name": {"any_": [pool]}}}
+    )
+    alive = _runs_with_a_process()
+    lost = [run for run in runs if run["id"] not in alive]
+    if lost:
+        within = {"parent_flow_run_id": {"any_": [run["id"] for run in lost]}}
+        lost += call(environment, "flow_runs/filter", {"flow_runs": {**going, **within}})
+    crashed = {"type": "CRASHED", "message": "its worker was stopped; started again, it resumes"}
+    for run in lost:
+        call(environment, f"flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
+    return [run["name"] for run in lost]
+
+
+def _runs_with_a_process() -> set[str]:
+    found = set()
+    for item in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            found.add(item.environ().get(_RUN_VARIABLE, ""))
+    return found

@@ -75,7 +75,7 @@ def ensure_running(work_dir: Path, home: Path, *, limit: int | None = None) -> S
             return running
         name = f"cryfed-{socket.gethostname()}"
         env = environment(work_dir, home)
-        drop_missed_looks(env)
+        _tidy(env)
         running = process.spawn(server.home, NAME, command(name=name, limit=limit), env, {})
 
         def healthy() -> bool:
@@ -106,7 +106,7 @@ def find_running(work_dir: Path) -> ServerProcess | None:
 def stop_running(work_dir: Path) -> bool:
     """Stop the worker of this work folder and the flows that it runs; False where none ran.
 
-    A flow that is stopped is reported as crashed; run again, it resumes from what it has filed.
+    A flow that is stopped is reported as crashed; started again, it resumes from what it has filed.
 
     Raises:
         ServerError: it does not end.
@@ -116,6 +116,9 @@ def stop_running(work_dir: Path) -> bool:
     if running is None:
         return False
     process.stop(home, running, grace=_STOP_GRACE_S)
+    server = prefect_server.find_running(work_dir)
+    if server is not None:
+        _settle(server.client_environment())
     return True
 
 
@@ -141,6 +144,19 @@ def deployments_file() -> Path:
         if (folder / DEPLOYMENTS).is_file():
             return folder / DEPLOYMENTS
     raise ConfigError(f"{DEPLOYMENTS} is neither in {package} nor beside it: name it with --file")
+
+
+def _tidy(env: Mapping[str, str]) -> None:
+    """What a worker that ended, by itself or by `kill -9`, left at the server."""
+    _settle(env)
+    drop_missed_looks(env)
+
+
+def _settle(env: Mapping[str, str]) -> None:
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # then they are seen as running until somebody says otherwise
+        prefect_api.settle_lost_runs(env, POOL)
 
 
 def _prefect(*arguments: str) -> list[str]:

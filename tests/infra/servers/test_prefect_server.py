@@ -120,6 +120,40 @@ def test_missed_runs_are_dropped_and_due_ones_kept(
         prefect_api.drop_missed_runs({**env, "PREFECT_API_AUTH_STRING": "x:y"}, "watch", "watch")
 
 
+@pytest.mark.slow
+def test_lost_runs_are_reported_and_give_their_slot_back(server: PrefectServer) -> None:
+    env = server.client_environment()
+    prefect_api.call(env, "work_pools/", {"name": "pool", "type": "process"})
+    flow = prefect_api.call(env, "flows/", {"name": "long"})["id"]
+
+    def state_of(run: str) -> str:
+        return prefect_api.call(env, f"flow_runs/{run}")["state"]["type"]
+
+    def start(name: str) -> tuple[str, str]:
+        made = {"name": name, "flow_id": flow, "work_pool_name": "pool", "concurrency_limit": 1}
+        deployment = prefect_api.call(env, "deployments/", made)["id"]
+        run = prefect_api.call(env, f"deployments/{deployment}/create_flow_run", {})["id"]
+        for state in ("PENDING", "RUNNING"):
+            prefect_api.call(env, f"flow_runs/{run}/set_state", {"state": {"type": state}})
+        return deployment, run
+
+    deployment, lost = start("lost")
+    _, alive = start("alive")
+    step = {"flow_run_id": lost, "task_key": "step", "dynamic_key": "0"}
+    parent = prefect_api.call(env, "task_runs/", step)["id"]
+    inner = {"flow_id": flow, "parent_task_run_id": parent, "state": {"type": "RUNNING"}}
+    within = prefect_api.call(env, "flow_runs/", inner)["id"]
+    by_hand = prefect_api.call(env, "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "PREFECT__FLOW_RUN_ID": alive}) as engine:
+        assert len(prefect_api.settle_lost_runs(env, "pool")) == 2
+        assert prefect_api.settle_lost_runs(env, "pool") == []
+        engine.kill()
+    states = {run: state_of(run) for run in (lost, within, alive, by_hand)}
+    assert states == {lost: "CRASHED", within: "CRASHED", alive: "RUNNING", by_hand: "RUNNING"}
+    found = prefect_api.call(env, f"deployments/{deployment}")
+    assert found["global_concurrency_limit"]["active_slots"] == 0
+
+
 def test_busy_port_is_one_clear_error(tmp_path: Path) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
