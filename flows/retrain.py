@@ -42,8 +42,6 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
     with open_runtime():
         run = new_run()
         manifest = str(home() / parameters.manifest) if parameters.manifest else synthesise(plan.synth)
-        pool_manifest = synthesise(plan.pool, namespace="public")
-
         checked = gate(
             GateParameters(manifest=Path(manifest), split=parameters.split, override=parameters.override)
         )
@@ -52,6 +50,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         reasons, network = corpus["reasons"], plan.network
         shape = {"network": network, "reasons": reasons}
 
+        pool_manifest = synthesise(plan.pool, namespace="public")
         frames = features(manifest, plan.split, verdict, {**plan.features, "reasons": reasons})
         pooled = pool(
             config={"split": plan.split, "pool": plan.pool, **plan.features},

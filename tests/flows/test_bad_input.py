@@ -28,14 +28,24 @@ DRIVER = """
 import json, os, sys
 from typer.testing import CliRunner
 from cryfed.cli.main import app
-for line in sys.stdin:
-    order = json.loads(line)
-    os.environ.update(order["environment"])
+from tasks import runtime
+
+def invoke(order):
     result = CliRunner().invoke(app, order["arguments"])
     crash = "" if result.exception is None or isinstance(result.exception, SystemExit) else repr(result.exception)
-    for name in order["environment"]:
-        os.environ.pop(name)
-    print("ANSWER " + json.dumps({"code": result.exit_code, "output": result.output, "crash": crash}), flush=True)
+    return {"code": result.exit_code, "output": result.output, "crash": crash}
+
+with runtime.open_runtime():  # one store and one Ray cluster for all of them
+    for line in sys.stdin:
+        order, shared = json.loads(line), runtime._current
+        if order["environment"]:  # other settings: a runtime of its own
+            os.environ.update(order["environment"])
+            runtime._current = None
+        answer = invoke(order)
+        runtime._current = shared
+        for name in order["environment"]:
+            os.environ.pop(name)
+        print("ANSWER " + json.dumps(answer), flush=True)
 """
 
 
