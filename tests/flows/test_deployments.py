@@ -51,8 +51,8 @@ class Operator:
         self.home, self._elsewhere = home, elsewhere
         self.work = home / ".cryfed"
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("CRYFED_", "PREFECT_"))}
-        # the worker looks for runs every second (by default it takes up to 10 to notice one); one process is enough for Ray
-        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "CRYFED_COMPUTE__CPUS": "1"}
+        # the worker looks for runs every 3 s (by default it takes up to 10 to notice one); one process is enough for Ray
+        quick = {"PREFECT_WORKER_QUERY_SECONDS": "3", "CRYFED_COMPUTE__CPUS": "1"}
         self._environment = {**outside, **quick, "CRYFED_HOME": str(home)}
         self.server: PrefectServer
         self.store: ObjectStore
@@ -108,7 +108,7 @@ class Operator:
             if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return found
             assert time.monotonic() < deadline, f"{found['name']} is {found['state']} yet.\n{self.log()}"
-            time.sleep(0.3)
+            time.sleep(1.0)
 
     def points_at(self, channel: str) -> str | None:
         """Manifest digest of what a channel holds."""
@@ -199,7 +199,7 @@ def test_a_scheduled_look_gates_what_was_announced_and_one_on_demand_does_too(
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while incoming.waiting(operator.store):
         assert time.monotonic() < deadline, operator.log()
-        time.sleep(0.3)
+        time.sleep(0.5)
     clips = operator.home / "clips" / "manifest.csv"
     found = incoming.find_outcome(operator.store, load_manifest(clips, limits=LimitSettings()).digest)
     assert found is not None
