@@ -29,10 +29,11 @@ from models.calibration import pool_calibrations
 from models.config import ModelConfig
 from models.frames import TEST
 from models.segmentation import VadConfig, frames
-from tasks.corpus import load_corpus
+from tasks.corpus import Corpus, load_corpus
 from tasks.runtime import runtime
 from tasks.score import read_calibrations
 from tasks.stage import Job, stage
+from validation.verdict import Verdict
 
 PARITY_CLIPS = 100
 PARITY_TOLERANCE = 1e-4
@@ -52,7 +53,8 @@ def export(job: Job) -> StageResult:
     export_onnx(net, graph, reason_head=ship_reasons)
     operators = check_graph(graph)
     job.progress.update(0.4, "comparing with torch")
-    waves = _waves(Path(job.local["manifest"]), config["split"])
+    unusable = Verdict.from_json(job.file("gate", "verdict.json").read_text()).unusable
+    waves = _waves(load_corpus(Path(job.local["manifest"]), config["split"]).without(unusable))
     difference = require_agreement(graph, net, waves, PARITY_TOLERANCE)
     calibrations = read_calibrations(job.local["calibration"])
     manifest = BundleManifest(
@@ -109,9 +111,8 @@ def _latency(graph: Path, waves: npt.NDArray[np.float32]) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(times[10:], q)), 3) for q in (50, 95)}
 
 
-def _waves(manifest: Path, split: dict[str, int]) -> np.ndarray:
+def _waves(loaded: Corpus) -> np.ndarray:
     """The first frame of 100 clips spread over the test part and, where that is smaller, the rest."""
-    loaded = load_corpus(manifest, split)
     order = np.argsort(loaded.parts.to_numpy() != TEST, kind="stable")
     step = max(1, int((loaded.parts == TEST).sum()) // PARITY_CLIPS)
     chosen = loaded.table.iloc[order[::step][:PARITY_CLIPS]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import json
 import os
 import socket
@@ -99,6 +100,7 @@ class Commands:
 
     process: subprocess.Popen[str]
     home: Path
+    environment: dict[str, str]
 
     def run(self, *arguments: str, **environment: str) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -126,7 +128,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
             [sys.executable, "-c", DRIVER], env=environment, cwd=home, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            yield Commands(process, home)
+            yield Commands(process, home, environment)
             assert process.stdin is not None
             process.stdin.close()
     embedded.stop_running(home / ".cryfed")
@@ -144,6 +146,16 @@ def refused(answer: dict[str, Any], *says: str) -> None:
     assert "Traceback" not in answer["output"]
     for text in says:
         assert text.lower() in answer["output"].lower(), answer["output"]
+
+
+def nothing_half_written(commands: Commands) -> None:
+    """No run, nothing of a run, and no stage's files; the Data Docs of a gate that passed may be there."""
+    runs = [*commands.home.glob("runs/*"), *commands.home.glob("runs/.*")]
+    assert [p for p in runs if p.name != "data_docs"] == []
+    scratch = [*commands.home.glob(".cryfed/scratch/*"), *commands.home.glob(".cryfed/sites/*/scratch/*")]
+    assert [p for p in scratch if p.suffix != ".lock"] == []
+    stages = {p.name for p in commands.home.glob(".cryfed/sites/*/artifacts/stages/*")}
+    assert stages <= {"measure"}, "what comes after the gate was filed"
 
 
 SPOILT: dict[str, tuple[Callable[[Corpus], Any], tuple[str, ...]]] = {
@@ -174,9 +186,8 @@ SPOILT: dict[str, tuple[Callable[[Corpus], Any], tuple[str, ...]]] = {
 def test_a_spoilt_corpus_is_refused(name: str, corpus: Corpus, commands: Commands) -> None:
     spoil, says = SPOILT[name]
     spoil(corpus)
-    answer = commands.run("gate", str(corpus.write()))
-    refused(answer, *says)
-    assert not (commands.home / "runs").exists() or not list((commands.home / "runs").glob("2*"))
+    refused(commands.run("gate", str(corpus.write())), *says)
+    nothing_half_written(commands)
 
 
 def test_a_right_corpus_passes_and_one_reason_alone_is_a_warning(corpus: Corpus, commands: Commands) -> None:
@@ -248,9 +259,37 @@ def test_a_busy_port_is_named(tmp_path: Path, corpus: Corpus, commands: Commands
     refused(answer, port, "busy")
 
 
-def test_an_override_needs_a_reason_and_records_it(corpus: Corpus, commands: Commands) -> None:
-    corpus.rows[2]["sha256"] = "f" * 64
-    manifest = str(corpus.write())
-    refused(commands.run("gate", manifest, "--override", "because"), "override")
-    answer = commands.run("gate", manifest, "--override", "re-encoded by the recorder, checked by ear")
+def test_retrain_stops_before_training_and_says_why_in_one_line(corpus: Corpus, commands: Commands) -> None:
+    """In a process of its own, where whatever any library writes on standard error is seen."""
+    spoil, _ = SPOILT["NaN samples"]
+    spoil(corpus)
+    done = subprocess.run(
+        [sys.executable, "-m", "cryfed", "retrain", "--preset", "tiny", "--manifest", str(corpus.write())],
+        env=commands.environment, cwd=commands.home, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("error:") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in ("clip-nan", "north/cry-1.wav", "override with a reason"):
+        assert text in done.stderr
+    for stage in ("pool", "features", "pretrain"):
+        assert f" {stage} " not in done.stderr, "nothing after the gate was begun"
+    nothing_half_written(commands)
+
+
+def test_an_override_needs_a_reason_and_the_release_carries_it(corpus: Corpus, commands: Commands) -> None:
+    spoil, _ = SPOILT["NaN samples"]
+    spoil(corpus)
+    order = ("retrain", "--preset", "tiny", "--rounds", "1", "--manifest", str(corpus.write()), "--override")
+    refused(commands.run(*order, "because"), "override")
+    nothing_half_written(commands)
+    reason = "one broken file, the recorder's battery was empty"
+    answer = commands.run(*order, reason)
     assert answer["code"] == 0, answer
+    latest = commands.home / "runs" / "latest"
+    metrics = json.loads((latest / "metrics.json").read_text())
+    assert metrics["data_gate"]["passed"] is False
+    assert metrics["data_gate"]["override_reason"] == reason
+    assert metrics["data_gate"]["unusable"] == ["north/cry-1.wav"]
+    assert any(reason in note for note in json.loads((latest / "manifest.json").read_text())["notes"])
+    assert reason in html.unescape((latest / "report.html").read_text())
