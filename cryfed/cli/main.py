@@ -44,12 +44,16 @@ def retrain(
     manifest: Annotated[
         Path | None, typer.Option(help="CSV or Parquet of your clips. Without it a synthetic corpus is made.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the network: tiny, compact or paper.")] = "compact",
+    preset: Annotated[
+        str | None, typer.Option(help="Size of the network: tiny, compact (the default) or paper.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Federated rounds; default: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 7,
-    difficulty: Annotated[float, typer.Option(help="Of the synthetic corpus; 1.0 is the benchmark.")] = 1.0,
-    n_mels: Annotated[int, typer.Option(help="Mel bins: 64 or 128.")] = 64,
-    causal: Annotated[bool, typer.Option(help="Let each token see only the past.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is random; default: 7.")] = None,
+    difficulty: Annotated[
+        float | None, typer.Option(help="Of the synthetic corpus; default: 1.0, the benchmark.")
+    ] = None,
+    n_mels: Annotated[int | None, typer.Option(help="Mel bins: 64 (the default) or 128.")] = None,
+    causal: Annotated[bool | None, typer.Option(help="Let each token see only the past.")] = None,
     override: Annotated[
         str | None,
         typer.Option(help="Go on despite a critical gate failure, for this reason; it is recorded."),

@@ -25,7 +25,7 @@ from infra.settings import StoreSettings
 from infra.store.client import ObjectStore
 from infra.store.embedded import open_store
 from tasks.stage import StageTask
-from tests.flows.world import PACKAGES, Home, Reference, closed_off, marked, reference
+from tests.flows.world import PACKAGES, PARAMETERS, Home, Reference, closed_off, marked, reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -84,6 +84,7 @@ def test_every_number_of_the_report_is_in_metrics_json(run: Reference) -> None:
     assert f"{auroc:.3f}" in page
     assert "synthetic" in page
     assert metrics["data"]["synthetic"] is True
+    assert metrics["parameters"]["preset"] == PARAMETERS["preset"]
     assert set(metrics["evaluation"]["systems"]) >= {
         "federated",
         "central",

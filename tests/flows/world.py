@@ -93,7 +93,7 @@ class Home:
     @property
     def retrain(self) -> list[str]:
         """The command of the reference run."""
-        return [sys.executable, "-m", "cryfed", "retrain", "--params", "params.json", "--preset", "tiny"]
+        return [sys.executable, "-m", "cryfed", "retrain", "--params", "params.json"]
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         """Start a command in the home."""
