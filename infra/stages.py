@@ -11,6 +11,7 @@ a stage that is recomputed to the same bytes leaves its children valid.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -155,7 +156,7 @@ def run_stage(
     if (done := lookup(content, key.stage, name)) is not None:
         return done
     scratch = scratch_root / f"{key.stage}-{name[:16]}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch_root.mkdir(parents=True, exist_ok=True)
     with FileLock(scratch_root / f"{key.stage}-{name[:16]}.lock"):
         if (done := lookup(content, key.stage, name)) is not None:
             return done
@@ -164,7 +165,13 @@ def run_stage(
             shutil.rmtree(out)
         out.mkdir(parents=True)
         started = time.monotonic()
-        result = compute(Workspace(out, scratch))
+        try:
+            result = compute(Workspace(out, scratch))
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty: a journal that the next attempt resumes from
+                scratch.rmdir()
+            raise
         seconds = time.monotonic() - started
         files = {
             p.relative_to(out).as_posix(): content.put_file(p) for p in sorted(out.rglob("*")) if p.is_file()

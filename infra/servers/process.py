@@ -187,14 +187,18 @@ def end_strays(argument: str, *, grace: float) -> None:
 
 def alive(process: ServerProcess) -> bool:
     """Whether this very process, and not a later one with its pid, is running."""
-    # our own child stays a zombie until it is waited for; somebody else's child is not ours to wait for
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)
     try:
         found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.started) <= _START_TIME_TOLERANCE_S
-        return same and found.status() != psutil.STATUS_ZOMBIE
+        if abs(found.create_time() - process.started) > _START_TIME_TOLERANCE_S:
+            return False
+        if found.status() != psutil.STATUS_ZOMBIE:
+            return True
     except psutil.Error:
+        return False
+    try:
+        # our own child stays a zombie until it is waited for, and cannot be waited for before its last thread is gone
+        return os.waitpid(process.pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:  # somebody else's child is not ours to wait for
         return False
 
 

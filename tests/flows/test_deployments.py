@@ -57,6 +57,7 @@ class Operator:
         self.server: PrefectServer
         self.store: ObjectStore
         self.releases: list[Release] = []
+        self.asked: dict[str, str] = {}  # ids of runs on demand
 
     def connect(self) -> None:
         """Find what `cryfed server up` started."""
@@ -101,7 +102,8 @@ class Operator:
         self.api(path, {"tags": ["cryfed"]}, "PATCH")  # the scheduler looks at once at what was touched
 
     def outcome(self, run: str) -> dict[str, Any]:
-        """A run, once it has ended."""
+        """A run, by its id or by what it was asked for, once it has ended."""
+        run = self.asked.get(run, run)
         deadline = time.monotonic() + RUN_TIMEOUT_S
         while True:
             found = self.api(f"flow_runs/{run}")
@@ -129,7 +131,10 @@ def finish(command: subprocess.Popen[str], status: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """Servers up, flows deployed, a release on dev, a corpus announced, a look due in seconds, and a worker."""
+    """Servers up, flows deployed, a worker, a release on dev, a corpus announced, a look due soon, and runs asked for.
+
+    All of them at once, as they would come: the tests then look at what came of each.
+    """
     operator = Operator(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere"))
     try:
         up = operator.start("server", "up")
@@ -137,7 +142,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         graph = export_tiny(operator.home / "model.onnx")
         bundles = [make_bundle(operator.home / note, graph, notes=(note,)) for note in ("first", "second")]
         finish(up)
-        deploy = operator.start("server", "deploy")
+        deploy, worker = operator.start("server", "deploy"), operator.start("server", "worker")
         operator.connect()
         content = S3Content(operator.store, operator.home / "cache")
         operator.releases = [publish(content, bundle) for bundle in bundles]
@@ -146,9 +151,14 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         operator.store.put(incoming.INCOMING + MALFORMED, b"{")
         incoming.announce(operator.store, clips, CHANGED)
         assert "announced: " in operator.cryfed("data", "announce", str(clips))
+        finish(worker)
         assert finish(deploy).count("successfully") == 4
         operator.schedule("watch", SCHEDULED_IN)
-        operator.cryfed("server", "worker")
+        operator.asked = {
+            "staged": operator.ask("deploy", {"channel": "staging", "expect": "nothing"}),  # what dev holds
+            "hasty": operator.ask("deploy", {"channel": "prod", "reference": "latest"}),
+            "gate": operator.ask("gate", {"manifest": "clips/manifest.csv"}),  # below the home
+        }
         yield operator
     finally:
         prefect_worker.stop_running(operator.work)
@@ -178,12 +188,10 @@ def test_what_is_deployed_names_no_machine(operator: Operator) -> None:
 
 def test_a_release_is_promoted_and_a_stale_expectation_refused(operator: Operator) -> None:
     first, _ = operator.releases
-    staged = operator.ask("deploy", {"channel": "staging", "expect": "nothing"})  # what dev holds
-    hasty = operator.ask("deploy", {"channel": "prod", "reference": "latest"})
-    assert operator.outcome(staged)["state"]["type"] == "COMPLETED", operator.log()
+    assert operator.outcome("staged")["state"]["type"] == "COMPLETED", operator.log()
     assert operator.points_at("staging") == first.manifest_digest
 
-    refused = operator.outcome(hasty)["state"]
+    refused = operator.outcome("hasty")["state"]
     assert refused["type"] == "FAILED"
     assert "infant-cry@2 is not on infant-cry-staging" in refused["message"]
     assert operator.points_at("prod") is None
@@ -215,7 +223,7 @@ def test_a_scheduled_look_gates_what_was_announced_and_one_on_demand_does_too(
     assert ended
     assert {(r["state"]["type"], r["auto_scheduled"]) for r in ended} == {("COMPLETED", True)}, ended
 
-    run = operator.outcome(operator.ask("gate", {"manifest": "clips/manifest.csv"}))  # below the home
+    run = operator.outcome("gate")
     assert run["state"]["type"] == "COMPLETED", operator.log()
     keys = {a["key"] for a in operator.api("artifacts/filter", {"limit": 200})}
     assert {"gate", "gate-findings", "gate-sites", "deploy"} <= keys

@@ -85,6 +85,16 @@ def test_a_failed_stage_leaves_no_record_and_starts_from_clean_files(
     assert set(made.files) == {"result.txt"}
 
 
+def test_a_stage_that_refuses_its_input_leaves_nothing(content: DirectoryContent, tmp_path: Path) -> None:
+    def refuse(space: Workspace) -> StageResult:
+        (space.out / "half.txt").write_text("half")
+        raise StoreError("not this input")
+
+    with pytest.raises(StoreError, match="not this input"):
+        run_stage(content, key(), refuse, scratch_root=tmp_path / "scratch")
+    assert not list((tmp_path / "scratch").glob("*/"))
+
+
 def test_of_two_runners_one_computes(content: DirectoryContent, tmp_path: Path) -> None:
     calls: list[str] = []
     together = threading.Barrier(2)
