@@ -11,7 +11,9 @@ CryfedError
 │   └── ConflictError      a conditional write lost to another writer
 ├── ServerError            an embedded server could not start, stop or get its port
 ├── FederationError        a round, a message or a site's update is not acceptable
-│   └── UpdateRejected     one site's update: NaN, wrong shape, wrong round, wrong schema
+│   ├── UpdateRejected     one site's update: NaN, wrong shape, wrong round, wrong schema
+│   ├── VariatesOutOfStep  a site's control variate is not the one that the server counted
+│   └── RoundSkipped       a round can no longer be used; the next one can
 ├── ExportError            the graph breaks a rule of the target, or disagrees with the reference
 ├── BundleError            a release bundle is incomplete, altered or not one of ours
 └── OutputError            a result cannot be written where it was asked for
@@ -69,6 +71,14 @@ class FederationError(CryfedError):
 
 class UpdateRejected(FederationError):
     """One site's update is not acceptable: NaN, wrong shape, wrong round, wrong schema."""
+
+
+class VariatesOutOfStep(FederationError):
+    """A site's control variate is not the one that the server counted."""
+
+
+class RoundSkipped(FederationError):
+    """A round can no longer be used, because a second sum of it would reveal an update; the next one can."""
 
 
 class ExportError(CryfedError):

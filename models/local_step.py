@@ -10,7 +10,6 @@ equal inputs give equal bits in any process on the same kind of machine.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,12 +171,6 @@ def normaliser(steps: int, lr: float, momentum: float) -> float:
     return lr * sum((1.0 - momentum ** (steps - k)) / (1.0 - momentum) for k in range(steps))
 
 
-def local_seed(run_seed: int, site: str, round_number: int) -> int:
-    """The seed of one site's step in one round: 63 bits of SHA-256, so it depends on names and not on order."""
-    raw = "\x1f".join((str(run_seed), "local", site, str(round_number))).encode()
-    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") >> 1
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Sums over several threads depend on their number: one thread keeps bits equal everywhere."""
@@ -199,7 +192,7 @@ def local_step(
         data: the site's training tokens.
         theta: (P,) float32, the global adapters and heads.
         cfg: steps, rates, weights.
-        seed: decides the batches; see `local_seed`.
+        seed: decides the batches; see `models.seeds.local_seed`.
         control: c − c_i (P,) float32, or None.
 
     Raises:

@@ -47,7 +47,7 @@ def build_app(resolve: Resolve) -> ClientApp:
                 f"the site could not answer ({type(err).__name__}); the reason stays in its own log"
             ) from None
 
-    for action in ("hello", "evaluate", "gate", "features", "calibrate"):
+    for action in ("hello", "keys", "share", "confirm", "unmask", "gate", "features", "calibrate"):
         client.query(action)(answer)
     client.train("step")(answer)
     return client

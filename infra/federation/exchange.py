@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from infra.federation.messages import Envelope, Header, check_reply
 from infra.federation.transport import Lost, Transport
-from models.errors import FederationError, UpdateRejected
+from models.errors import FederationError, UpdateRejected, VariatesOutOfStep
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ class Answers(Generic[T]):
     bytes_down: dict[str, int] = field(default_factory=dict)  # of the exchange that counted, per site
     bytes_up: dict[str, int] = field(default_factory=dict)
     repeats: int = 0
+    out_of_step: list[str] = field(
+        default_factory=list
+    )  # sites that say that their control variate is not ours
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,15 @@ class Exchange:
         action: str,
         round_number: int,
         bodies: Mapping[str, Mapping[str, Any]],
-        payload: bytes,
+        payload: bytes | Mapping[str, bytes],
         read: Callable[[str, Envelope], T],
+        *,
+        attempt: int = 0,
+        epoch: int = 0,
+        max_payload: int | None = None,
     ) -> Answers[T]:
-        """Send `payload` with each site's body to the sites of `bodies`; `read` checks and decodes one answer.
+        """Send `payload` (or each site its own) with each site's body to the sites of `bodies`; `read` checks and decodes one
+        answer.
 
         A refusal or a malformed answer is final for this exchange: asking again would give the same. A lost answer is asked
         for again, since a site's work depends on nothing but the request.
@@ -50,18 +58,18 @@ class Exchange:
         answers: Answers[T] = Answers()
         found: dict[str, T] = {}
         pending: Sequence[str] = list(bodies)
-        for attempt in range(self.retries + 1):
+        header = replace(self.header, action=action, round=round_number, attempt=attempt, cv_epoch=epoch)
+        bound = self.max_payload if max_payload is None else max_payload
+        for tried in range(self.retries + 1):
             requests = [
                 Envelope(
-                    replace(self.header, action=action, round=round_number, attempt=attempt, site=site),
+                    replace(header, site=site),
                     bodies[site],
-                    payload,
+                    payload if isinstance(payload, bytes) else payload[site],
                 )
                 for site in pending
             ]
-            outcomes = self.transport.exchange(
-                requests, max_payload=self.max_payload, timeout_s=self.timeout_s
-            )
+            outcomes = self.transport.exchange(requests, max_payload=bound, timeout_s=self.timeout_s)
             lost = []
             for request in requests:
                 site = request.header.site
@@ -77,7 +85,9 @@ class Exchange:
                 except FederationError as err:
                     kind = "refused" if isinstance(err, SiteRefused) else "rejected"
                     answers.failures[site] = {"kind": kind, "reason": str(err)}
-            if not lost or attempt == self.retries:
+                    if isinstance(err, SiteRefused) and err.type == VariatesOutOfStep.__name__:
+                        answers.out_of_step.append(site)
+            if not lost or tried == self.retries:
                 break
             pending = lost
             answers.repeats += len(lost)
@@ -87,6 +97,10 @@ class Exchange:
 
 class SiteRefused(FederationError):
     """The site itself declined, with a typed error of its own."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.type = kind
 
 
 def _checked(request: Envelope, outcome: Envelope | UpdateRejected, answers: Answers[Any]) -> Envelope:
@@ -105,6 +119,6 @@ def accepted(reply: Envelope) -> Envelope:
     """
     if reply.refused:
         raise SiteRefused(
-            f"{reply.body.get('type', 'error')}: {reply.body.get('message', 'no reason given')}"
+            str(reply.body.get("type", "error")), str(reply.body.get("message", "no reason given"))
         )
     return reply

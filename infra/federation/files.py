@@ -33,15 +33,19 @@ def decode_arrays(data: bytes, where: str) -> Arrays:
         raise IntegrityError(f"{where} is not a readable safetensors file ({err})") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write beside, sync, rename: readers see the old file or the new one, also after a power cut.
+
+    `private` files can be read by their owner alone.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -10,15 +10,29 @@ from typing import Any
 
 from flwr.app import Message
 
-from infra.federation.messages import CALIBRATE, EVALUATE, FEATURES, GATE, HELLO, TRAIN, Envelope
+from infra.federation.messages import (
+    CALIBRATE,
+    CONFIRM,
+    FEATURES,
+    GATE,
+    HELLO,
+    KEYS,
+    SHARE,
+    TRAIN,
+    UNMASK,
+    Envelope,
+)
 from infra.federation.transport import Lost, Outcome
 from infra.federation.wire import from_records, to_records
 from models.errors import FederationError, UpdateRejected
 
 ROUTES = {
     HELLO: "query.hello",
+    KEYS: "query.keys",
+    SHARE: "query.share",
     TRAIN: "train.step",
-    EVALUATE: "query.evaluate",
+    CONFIRM: "query.confirm",
+    UNMASK: "query.unmask",
     GATE: "query.gate",
     FEATURES: "query.features",
     CALIBRATE: "query.calibrate",

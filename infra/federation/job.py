@@ -17,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from infra.digest import canonical_json, digest_json
 from infra.federation.files import write_atomic
+from infra.federation.secagg.context import MIN_SITES
+from infra.federation.training import TrainingPlan
 from models.config import ModelConfig
 from models.errors import ConfigError
 from models.local_step import LocalConfig
+from models.quantise import QuantiserConfig
 from models.server_step import ServerConfig
 
 _MAX_JOB_BYTES = 4 * 2**20
@@ -39,6 +42,15 @@ class SiteSpec(BaseModel):
     manifest: Path | None = Field(None, description="its recordings' table, with public noise beside them")
     folder: Path
     override: str | None = Field(None, description="its own reason to train although its gate fails")
+    identity: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="its Ed25519 verification key, pinned: other sites and the server accept no other",
+    )
+    steps: int = Field(0, ge=0, description="its own number of local steps; 0 takes the job's")
+    secure_only: bool = Field(
+        False, description="it answers no round in which its update would travel unmasked"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> SiteSpec:
@@ -68,6 +80,16 @@ class FederationJob(BaseModel):
     reasons: tuple[str, ...]
     rounds: int = Field(ge=1, le=100_000)
     local: dict[str, Any] = Field(default_factory=dict, description="fields of LocalConfig")
+    codec: dict[str, Any] | None = Field(
+        default_factory=dict, description="fields of QuantiserConfig; null sends float32, in the clear"
+    )
+    control_variates: bool = True
+    secure: bool | None = Field(
+        None, description="secure aggregation; null: wherever 3 sites and a codec allow it"
+    )
+    threshold: int | None = Field(
+        None, description="sites that a masked sum needs; null: two thirds and one more"
+    )
     server: dict[str, Any] = Field(default_factory=dict, description="fields of ServerConfig")
     data: dict[str, Any] | None = Field(
         None,
@@ -82,7 +104,10 @@ class FederationJob(BaseModel):
     eval_every: int = Field(
         1,
         ge=0,
-        description="validation tallies every so many rounds and after the last; 0 for none",
+        description="validation tallies every so many rounds and after the last; 0 for none, and no votes",
+    )
+    upload_budget_mb: float | None = Field(
+        3.3, gt=0, description="10⁶ bytes that a site may upload in a round before an alarm; null for none"
     )
     checkpoint_dir: Path
     out_dir: Path
@@ -117,17 +142,28 @@ class FederationJob(BaseModel):
             ("network", self.model),
             ("local", self.local_config),
             ("server", self.server_config),
+            ("codec", self.plan),
         ):
             try:
                 build()
-            except (TypeError, KeyError) as err:
+            except (TypeError, KeyError, ConfigError) as err:
                 raise ValueError(f"{what}: {err}") from None
+        if self.secure and self.sites_per_round < MIN_SITES:
+            raise ValueError(
+                f"secure aggregation needs {MIN_SITES} sites a round, this job asks {self.sites_per_round}: from the sum of two, "
+                "each would read the other's update"
+            )
         return self
 
     @property
     def site_names(self) -> tuple[str, ...]:
         """Names in aggregation order."""
         return tuple(site.name for site in self.sites)
+
+    @property
+    def pinned(self) -> dict[str, str | None]:
+        """By site, the identity key that the job pins, if it does."""
+        return {site.name: site.identity for site in self.sites}
 
     @property
     def sites_per_round(self) -> int:
@@ -145,6 +181,14 @@ class FederationJob(BaseModel):
     def local_config(self) -> LocalConfig:
         """The local step's configuration."""
         return LocalConfig(**self.local)
+
+    def plan(self) -> TrainingPlan:
+        """How every site trains and sends."""
+        codec = None if self.codec is None else QuantiserConfig(**self.codec)
+        secure = self.secure
+        if secure is None:
+            secure = codec is not None and self.sites_per_round >= MIN_SITES
+        return TrainingPlan(self.local_config(), codec, self.control_variates, secure)
 
     def server_config(self) -> ServerConfig:
         """The server step's configuration."""
@@ -168,8 +212,14 @@ class FederationJob(BaseModel):
             "cpus_per_site",
         }
         document = self.model_dump(mode="json", exclude=paths)
+        steps = {site.name: site.steps for site in self.sites if site.steps}
         return digest_json(
-            {"job": document, "base": base, "features": {n: features[n] for n in self.site_names}}
+            {
+                "job": document,
+                "base": base,
+                "features": {n: features[n] for n in self.site_names},
+                "steps": steps,
+            }
         )
 
     def save(self, path: Path) -> None:

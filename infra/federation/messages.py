@@ -10,7 +10,6 @@ configuration can never be averaged. Sizes are bounded before anything is parsed
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
@@ -19,13 +18,16 @@ from models.errors import FederationError, UpdateRejected
 
 SITE_LOG: Final = "refusals.log"  # in a site's folder: what it refused, in full
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 MAX_HEADER_BYTES: Final = 4 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024
 
 HELLO: Final = "hello"
+KEYS: Final = "keys"
+SHARE: Final = "share"
 TRAIN: Final = "train"
-EVALUATE: Final = "evaluate"
+CONFIRM: Final = "confirm"
+UNMASK: Final = "unmask"
 GATE: Final = "gate"
 FEATURES: Final = "features"
 CALIBRATE: Final = "calibrate"
@@ -41,11 +43,11 @@ class Header:
     site: str
     run: str  # digest of the job
     round: int
-    attempt: int  # 0 first, then one more for each repeat of the same exchange
+    attempt: int  # of the round, from 0: keys and masks belong to one attempt
     schema: str  # digest of the trainable vector's layout
     base: str  # digest of the frozen model
     config: str  # digest of the local step's configuration
-    cv_epoch: int = 0  # control variates count from here; 0 while none are used
+    cv_epoch: int = 0  # of control variates: all begin from zero whenever it grows
     protocol: int = PROTOCOL
 
 
@@ -138,46 +140,6 @@ def check_reply(request: Header, reply: Envelope) -> None:
         raise UpdateRejected(
             f"site {request.site!r}, round {request.round}: the reply carries {'; '.join(wrong)}"
         )
-
-
-def finite(body: Mapping[str, Any], name: str) -> float:
-    """A finite number out of a body.
-
-    Raises:
-        UpdateRejected: absent, not a number, NaN or infinite.
-    """
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UpdateRejected(f"message body: {name!r} is {value!r}, not a finite number")
-    return float(value)
-
-
-def finite_map(body: Mapping[str, Any], name: str) -> dict[str, float]:
-    """A map of finite numbers out of a body.
-
-    Raises:
-        UpdateRejected: not such a map.
-    """
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise UpdateRejected(f"message body: {name!r} is {type(value).__name__}, not a map of numbers")
-    return {key: finite(value, key) for key in sorted(value)}
-
-
-def counts(body: Mapping[str, Any], name: str, shape: tuple[int, int]) -> list[list[int]]:
-    """A matrix of non-negative integers of the given shape out of a body.
-
-    Raises:
-        UpdateRejected: not such a matrix.
-    """
-    value = body.get(name)
-    rows, columns = shape
-    ok = isinstance(value, list) and len(value) == rows
-    ok = ok and all(isinstance(row, list) and len(row) == columns for row in value or [])
-    ok = ok and all(type(n) is int and 0 <= n < 2**40 for row in value or [] for n in row)
-    if not ok or not isinstance(value, list):
-        raise UpdateRejected(f"message body: {name!r} is not a {rows}×{columns} matrix of counts")
-    return value
 
 
 def _json_object(text: object, what: str, limit: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from infra.digest import canonical_json, digest_bytes
 from infra.federation.files import decode_arrays, encode_arrays, write_atomic
 from infra.federation.job import FederationJob
-from infra.federation.journal import ClosedRound
+from infra.federation.journal import Journal
 from models.adapters import AdapterSchema
 from models.errors import IntegrityError, OutputError
 
@@ -44,7 +43,7 @@ def write_results(
     job_digest: str,
     schema_digest: str,
     theta: npt.NDArray[np.float32],
-    closed: Sequence[ClosedRound],
+    journal: Journal,
 ) -> FederationResult:
     """Write `theta.safetensors`, `history.json` and `timings.json` into the job's output folder.
 
@@ -69,12 +68,22 @@ def write_results(
         "parameters": int(theta.size),
         "sites": list(job.site_names),
         "theta": result.theta_digest,
-        "rounds": [done.record for done in closed],
+        "rounds": _rounds(journal),
+        "closing": journal.closing,
     }
     write_atomic(result.theta, encode_arrays({"theta": theta}))
-    write_atomic(result.timings, canonical_json({"rounds": [done.timing for done in closed]}) + b"\n")
+    write_atomic(result.timings, canonical_json({"rounds": [done.timing for done in journal.closed]}) + b"\n")
     write_atomic(result.history, canonical_json(history) + b"\n")
     return result
+
+
+def _rounds(journal: Journal) -> list[dict[str, Any]]:
+    """The records, each with the validation of its own θ: that arrived with the round after it, or in the closing."""
+    records = [{k: v for k, v in c.record.items() if k != "validation_before"} for c in journal.closed]
+    later = [c.record["validation_before"] for c in journal.closed[1:]]
+    for record, validation in zip(records, [*later, (journal.closing or {}).get("validation")], strict=True):
+        record["validation"] = validation
+    return records
 
 
 def load_theta(path: Path, schema: AdapterSchema) -> npt.NDArray[np.float32]:

@@ -1,56 +1,68 @@
-"""One site's side of the federation: pure answers to messages, from the site's own files.
+"""One site's side of the federation: answers to messages, from the site's own files.
 
-A site holds no state between messages beyond caches that can be recomputed: what it answers depends on the request, its features
-and the base model alone, so a repeated request gets the same bytes, in whatever process it is answered.
+A site's process holds nothing between messages beyond caches that can be recomputed: what must last (`site_state`,
+`masked_site`) is in the site's folder before an answer leaves, so a repeated request gets the same bytes, in whatever process
+it is answered.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from infra.digest import digest_json
 from infra.federation.base import load_base
+from infra.federation.collect import Layout
+from infra.federation.identity import load_identity, verification_key
 from infra.federation.job import FederationJob, SiteSpec, load_job
+from infra.federation.masked_site import MaskedRounds
 from infra.federation.messages import (
-    EVALUATE,
+    CONFIRM,
     HELLO,
+    KEYS,
     PROTOCOL,
+    SHARE,
     SITE_LOG,
     TO_EVERYONE,
     TRAIN,
+    UNMASK,
     Envelope,
     refusal,
 )
 from infra.federation.own_features import current
+from infra.federation.secagg.context import MAX_CONTEXT_BYTES
+from infra.federation.site_round import Contribution, contribute
+from infra.federation.site_state import SiteStore
 from infra.federation.tokens import SiteTokens, features_digest, load_site_tokens
-from models.adapters import adapter_schema, set_vector
+from infra.federation.training import RoundOrder, TrainingPlan, read_plan
+from models.adapters import Vector, adapter_schema
 from models.codec import Float32Codec
 from models.config import ModelConfig
 from models.errors import ConfigError, CryfedError, FederationError, UpdateRejected
-from models.local_step import LocalConfig, local_step, one_thread
+from models.local_step import one_thread
 from models.network import CryNet
-from models.predict import frame_scores
 
 _CACHE_BYTES = 256 * 2**20  # tokens kept in memory per process; the files are a quick read away
 _LOG_BYTES = 2**20  # of a site's log of refusals; then it begins anew
+
+_RUN: Final = re.compile(r"[0-9a-f]{64}")
 
 Answer = tuple[dict[str, Any], bytes]  # body and payload
 
 
 class Site:
-    """Answers `hello`, `train` and `evaluate` for one site."""
+    """Answers `hello` and `train` for one site."""
 
-    def __init__(self, spec: SiteSpec, net: CryNet, base_digest: str) -> None:
+    def __init__(
+        self, spec: SiteSpec, net: CryNet, base_digest: str, pinned: Mapping[str, str | None] | None = None
+    ) -> None:
         self._spec = spec
+        self._pinned = {spec.name: spec.identity} if pinned is None else pinned
         self._net = net
         self._base = base_digest
         self._schema = adapter_schema(net)
@@ -59,7 +71,7 @@ class Site:
     @property
     def max_payload(self) -> int:
         """Largest payload a request may have, bytes."""
-        return self._codec.max_bytes
+        return 2 * self._codec.max_bytes + MAX_CONTEXT_BYTES  # θ and c, and a stage's own
 
     def handle(self, request: Envelope) -> Envelope:
         """The answer; an error of ours becomes a typed refusal that carries the request's header."""
@@ -75,7 +87,11 @@ class Site:
 
     def routes(self) -> Mapping[str, Callable[[Envelope], Answer]]:
         """What the site answers, by action."""
-        return {HELLO: self._hello, TRAIN: self._train, EVALUATE: self._evaluate}
+        stages: dict[str, Callable[[Envelope], Answer]] = {
+            action: lambda request, action=action: ({}, self._masked(request).answers()[action](request))
+            for action in (SHARE, CONFIRM, UNMASK)
+        }
+        return {HELLO: self._hello, KEYS: self._keys, TRAIN: self._train, **stages}
 
     def _record(self, request: Envelope, error: CryfedError) -> None:
         """Keep the full reason of a refusal at the site; a folder that cannot be written changes no answer."""
@@ -111,62 +127,82 @@ class Site:
     def _hello(self, _request: Envelope) -> Answer:
         """The site's name and its features' digest; the tokens are computed here, so that a broken site shows at once."""
         self._tokens()
-        return {"site": self._spec.name, "features": features_digest(frames_of(self._spec))}, b""
+        features = features_digest(frames_of(self._spec))
+        identity = verification_key(load_identity(self._spec.folder)).hex()
+        return {"site": self._spec.name, "features": features, "identity": identity}, b""
+
+    def _keys(self, request: Envelope) -> Answer:
+        """Enter an attempt at a masked round, if the site's variate is in step with it."""
+
+        def settle(order: RoundOrder, epoch: int) -> None:
+            state = self._store(request).load(self._schema.size)
+            state.settle(epoch, order.included, self._spec.name)
+
+        return {}, self._masked(request).keys(request, settle)
 
     def _train(self, request: Envelope) -> Answer:
-        """Δ = θ − y of one local step, its losses and normaliser."""
-        theta = self._theta(request)
-        local, seed = request.body.get("local"), request.body.get("seed")
-        if (
-            not isinstance(local, dict)
-            or not isinstance(seed, int)
-            or digest_json(local) != request.header.config
-        ):
-            raise UpdateRejected(
-                "a training request must carry the configuration its header names, and a seed"
+        """The site's contribution to a round, masked, or in the clear where plan and site allow it."""
+        plan = read_plan(request.body, request.header.config)
+        if plan.secure:
+            at = self._codec.max_bytes * (2 if plan.control_variates else 1)
+            return {}, self._masked(request).train(request, at, lambda d: self._contribute(request, plan, d))
+        if self._spec.secure_only:
+            raise FederationError(
+                f"site {self._spec.name!r} sends nothing unmasked: the job needs secure aggregation"
             )
-        try:
-            cfg = LocalConfig(**local)
-        except TypeError as err:
-            raise UpdateRejected(
-                f"the local step's configuration is not one of this version: {err}"
-            ) from None
-        result = local_step(self._net, self._tokens().train, theta, cfg, seed)
-        losses = {name: float(value) for name, value in result.losses.items()}
-        body = {"losses": losses, "normaliser": float(result.normaliser), "steps": int(result.steps)}
-        return body, self._codec.encode(result.delta)
+        found = self._contribute(request, plan, request.payload)
+        layout = Layout(self._schema, plan, len(self._net.reasons))
+        return {}, layout.encode(found.update, found.tally)
 
-    def _evaluate(self, request: Envelope) -> Answer:
-        """Confusion counts over the site's validation clips as recorded: integers, so that they can be summed under masks."""
-        set_vector(self._net, self._theta(request))
-        gate, reason = tally(self._net, self._tokens())
-        return {"gate": gate.tolist(), "reason": reason.tolist()}, b""
+    def _masked(self, request: Envelope) -> MaskedRounds:
+        return MaskedRounds(
+            self._spec.name,
+            self._store(request).folder,
+            load_identity(self._spec.folder),
+            self._pinned,
+            self._schema.size,
+            len(self._net.reasons),
+        )
 
-    def _theta(self, request: Envelope) -> npt.NDArray[np.float32]:
+    def _contribute(self, request: Envelope, plan: TrainingPlan, payload: bytes) -> Contribution:
+        """What the site puts into the sums of the round that `request` belongs to; θ, and c behind it, are the payload."""
+        order = RoundOrder.from_body(request.body)
+        theta, control = self._models(payload, plan)
+        return contribute(
+            self._net,
+            self._tokens(),
+            self._store(request),
+            site=self._spec.name,
+            round_number=request.header.round,
+            epoch=request.header.cv_epoch,
+            theta=theta,
+            control=control,
+            plan=plan,
+            order=order,
+            steps=self._spec.steps,
+        )
+
+    def _store(self, request: Envelope) -> SiteStore:
+        """The site's state of the request's run."""
+        run = request.header.run
+        if not _RUN.fullmatch(run):
+            raise UpdateRejected(f"the request names its run as {run[:80]!r}, not by a SHA-256")
+        return SiteStore(self._spec.folder, run)
+
+    def _models(self, payload: bytes, plan: TrainingPlan) -> tuple[Vector, Vector | None]:
+        """θ and c out of a payload."""
+        if not plan.control_variates:
+            return self._codec.decode(payload), None
+        at = self._codec.max_bytes
+        return self._codec.decode(payload[:at]), self._codec.decode(payload[at:])
+
+    def _theta(self, request: Envelope) -> Vector:
         theta = self._codec.decode(request.payload)
         self._schema.check(theta, "the server's θ")
         return theta
 
     def _tokens(self) -> SiteTokens:
         return _memory.get(self._spec, self._net, self._base)
-
-
-def tally(net: CryNet, data: SiteTokens) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Confusion counts (rows truth, columns decision): gate (2, 2) over all clips, reason (C, C) over cries.
-
-    A clip is decided by the mean logit of its frames.
-    """
-    n = len(net.reasons)
-    gate, reason = np.zeros((2, 2), np.int64), np.zeros((n, n), np.int64)
-    scores = frame_scores(net, data.val.tokens)
-    _, first, clip = np.unique(data.val_clip, return_index=True, return_inverse=True)
-    sums = np.zeros((len(first), 1 + n))
-    np.add.at(sums, clip, np.column_stack([scores.gate_logit, scores.reason_logits]).astype(np.float64))
-    truth, label = data.val.gate[first].astype(np.int64), data.val.reason[first].astype(np.int64)
-    np.add.at(gate, (truth, (sums[:, 0] > 0).astype(np.int64)), 1)
-    cries = np.flatnonzero((truth == 1) & (label >= 0))
-    np.add.at(reason, (label[cries], sums[cries, 1:].argmax(axis=1)), 1)
-    return gate, reason
 
 
 def frames_of(spec: SiteSpec) -> Path:
@@ -212,8 +248,8 @@ def open_site(job_path: str, which: int | str) -> Site:
     Raises:
         ConfigError: the job or the base model cannot be read, or the job has no such site.
     """
-    _, spec, net, digest = locate_site(job_path, which)
-    return Site(spec, net, digest)
+    job, spec, net, digest = locate_site(job_path, which)
+    return Site(spec, net, digest, job.pinned)
 
 
 def locate_site(job_path: str, which: int | str) -> tuple[FederationJob, SiteSpec, CryNet, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.digest import canonical_json, derive_seed, digest_file, digest_json
+from infra.digest import canonical_json, digest_file, digest_json
+from models.seeds import derive_seed
 
 
 def test_canonical_json_ignores_order_and_space() -> None:

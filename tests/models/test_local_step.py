@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from infra.digest import derive_seed
+from models.seeds import derive_seed
 from models.adapters import adapter_schema, get_vector
 from models.errors import ConfigError, DataError, FederationError, UpdateRejected
 from models.local_step import (

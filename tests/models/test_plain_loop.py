@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.adapters import get_vector, set_vector
-from models.local_step import LocalConfig, local_seed, local_step
+from models.local_step import LocalConfig, local_step
+from models.seeds import local_seed
 from models.plain_loop import Round, run_rounds, train_central
 from models.predict import frame_scores
 from models.server_step import ServerConfig

@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 class LocalSite(Site):
     """Answers `gate`, `features` and `calibrate` too, where the site brings recordings."""
 
-    def __init__(self, spec: SiteSpec, net: CryNet, base_digest: str, base: Path) -> None:
-        super().__init__(spec, net, base_digest)
+    def __init__(
+        self,
+        spec: SiteSpec,
+        net: CryNet,
+        base_digest: str,
+        base: Path,
+        pinned: Mapping[str, str | None] | None = None,
+    ) -> None:
+        super().__init__(spec, net, base_digest, pinned)
         self._base_file = base
 
     def routes(self) -> Mapping[str, Callable[[Envelope], Answer]]:
@@ -122,4 +129,4 @@ def open_local_site(
         own["folder"] = Path(folder).resolve()
     if override is not None:
         own["override"] = override
-    return LocalSite(SiteSpec(**own), net, digest, job.base_model)
+    return LocalSite(SiteSpec(**own), net, digest, job.base_model, job.pinned)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from infra.data.features import save_frames
-from infra.digest import derive_seed
+from models.seeds import derive_seed
 from infra.federation.files import encode_arrays
 from infra.federation.job import FederationJob, SiteSpec
 from infra.federation.site import open_site

@@ -1,0 +1,144 @@
+"""A site's share of a round, as what it will send: its update's levels and its tally, with the state that makes them safe to
+repeat.
+
+    settle the variate with what the server counted → tally θ → vote → local step → clip, quantise → file as pending → send
+
+A request that comes again, to whatever process of the site, is answered with what was filed, and computes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.federation.site_state import Pending, SiteState, SiteStore
+from infra.federation.tally import Tally, Vote
+from infra.federation.tokens import SiteTokens
+from infra.federation.training import RoundOrder, TrainingPlan
+from models.adapters import Vector, set_vector
+from models.control_variates import Control
+from models.network import CryNet
+from models.predict import frame_scores
+from models.quantise import Quantiser
+from models.site_update import SiteUpdate, site_update
+
+_NOTHING = np.zeros(0, np.uint16)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a site puts into a round's sums: `update` is levels (padded,) uint16, or û (P,) float32 without a codec."""
+
+    update: npt.NDArray[Any]
+    tally: npt.NDArray[np.uint32]
+
+
+def contribute(
+    net: CryNet,
+    data: SiteTokens,
+    store: SiteStore,
+    *,
+    site: str,
+    round_number: int,
+    epoch: int,
+    theta: Vector,
+    control: Vector | None,
+    plan: TrainingPlan,
+    order: RoundOrder,
+    steps: int = 0,
+) -> Contribution:
+    """Compute the site's share of a round, or take it from the site's folder.
+
+    Args:
+        net: the pretrained network; scratch space.
+        data: the site's tokens.
+        store: the site's state of this run.
+        site: its name.
+        round_number: the round, from 1.
+        epoch: the server's epoch of control variates.
+        theta: (P,) float32 as the server sent it.
+        control: c (P,) float32 as the server sent it; None without control variates.
+        plan: what all sites agree on.
+        order: what this one is asked.
+        steps: the site's own number of local steps; 0 takes the plan's.
+
+    Raises:
+        VariatesOutOfStep: the site's variate is not the one the server counted.
+        UpdateRejected: the update is not finite; the site sends nothing.
+        DataError, OutputError, IntegrityError: the site's files.
+    """
+    state = store.load(theta.size).settle(epoch, order.included, site)
+    if state.pending is not None and state.pending.round == round_number:
+        return Contribution(state.pending.levels, state.pending.tally)
+    tally = Tally.empty(len(net.reasons))
+    if order.tally:
+        set_vector(net, theta)
+        tally, state = _tally(net, data, state, order.tally)
+    if not order.train:
+        return Contribution(_NOTHING, tally.to_words())
+    quantiser = Quantiser(theta.size, plan.codec, order.rotation, order.clip) if plan.codec else None
+    update = site_update(
+        net,
+        data.train,
+        theta,
+        plan.local,
+        order.seed,
+        steps=steps,
+        control=None if control is None else Control(control, state.own),
+        quantiser=quantiser,
+    )
+    sent = _sent(update)
+    words = replace(tally, inside=int(update.inside), losses=update.losses).to_words()
+    variate = state.own if update.variate is None else update.variate
+    store.save(replace(state, pending=Pending(round_number, variate, sent, words)))
+    return Contribution(sent, words)
+
+
+def _sent(update: SiteUpdate) -> npt.NDArray[Any]:
+    return update.update.astype(np.float32) if update.levels is None else update.levels
+
+
+def _tally(net: CryNet, data: SiteTokens, state: SiteState, number: int) -> tuple[Tally, SiteState]:
+    """Counts of θ as it arrived, the site's vote on it, and the state that remembers its loss."""
+    gate, reason, loss = tally(net, data)
+    if np.isnan(loss):  # no validation clip: no vote
+        return Tally.empty(len(net.reasons)), state
+    before = state.loss_before if state.tallied == number else state.loss
+    objects = Vote().objects(loss, None if np.isnan(before) else before)
+    found = replace(
+        Tally.empty(len(net.reasons)), voters=1, objections=int(objects), gate=gate, reason=reason
+    )
+    return found, replace(state, tallied=number, loss=loss, loss_before=before)
+
+
+def tally(net: CryNet, data: SiteTokens) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
+    """Confusion counts (rows truth, columns decision): gate (2, 2) over all clips, reason (C, C) over cries; and the loss.
+
+    A clip is decided by the mean logit of its frames. The loss is the mean gate cross-entropy over clips, plus that of the reason
+    over cries, in nats; infinite where a logit is not finite, NaN where there is no validation clip.
+    """
+    n = len(net.reasons)
+    gate, reason = np.zeros((2, 2), np.int64), np.zeros((n, n), np.int64)
+    if not len(data.val.gate):
+        return gate, reason, float("nan")
+    scores = frame_scores(net, data.val.tokens)
+    _, first, clip, frames = np.unique(
+        data.val_clip, return_index=True, return_inverse=True, return_counts=True
+    )
+    logits = np.zeros((len(first), 1 + n))
+    np.add.at(logits, clip, np.column_stack([scores.gate_logit, scores.reason_logits]).astype(np.float64))
+    logits /= frames[:, None]
+    if not np.isfinite(logits).all():
+        return gate, reason, float("inf")
+    truth, label = data.val.gate[first].astype(np.int64), data.val.reason[first].astype(np.int64)
+    np.add.at(gate, (truth, (logits[:, 0] > 0).astype(np.int64)), 1)
+    cries = np.flatnonzero((truth == 1) & (label >= 0))
+    np.add.at(reason, (label[cries], logits[cries, 1:].argmax(axis=1)), 1)
+    loss = float(np.logaddexp(0.0, np.where(truth == 1, -1.0, 1.0) * logits[:, 0]).mean())
+    if len(cries):
+        chosen = logits[cries, 1 + label[cries]]
+        loss += float((np.logaddexp.reduce(logits[cries, 1:], axis=1) - chosen).mean())
+    return gate, reason, loss
