@@ -50,7 +50,9 @@ def next_site_variate(control: Control, sent: Variate) -> Variate:
     return control.own - control.server + sent
 
 
-def next_server_variate(c: Variate, total: Variate, *, counted: int, registered: int) -> Variate:
+def next_server_variate(
+    c: Variate, sent: npt.NDArray[np.floating], total: Variate, *, counted: int, registered: int
+) -> Variate:
     """c⁺ = c − (|U|/N) c̃ + (1/N) Σ_U d̂_i, float64 (P,), with c̃ = c as it was sent.
 
     c travels as float32; with c̃ here, and not c, the rounding is in the site's step and in the server's alike, and c = mean(c_i)
@@ -58,6 +60,7 @@ def next_server_variate(c: Variate, total: Variate, *, counted: int, registered:
 
     Args:
         c: the server's variate (P,).
+        sent: c̃, what the sites were sent of it (P,): `as_sent(c)`.
         total: Σ_U d̂_i (P,).
         counted: |U|.
         registered: N, all sites of the federation, asked or not.
@@ -67,7 +70,7 @@ def next_server_variate(c: Variate, total: Variate, *, counted: int, registered:
     """
     if not 1 <= counted <= registered:
         raise FederationError(f"{counted} sites counted of {registered} registered: the round cannot be used")
-    return c - (counted / registered) * as_sent(c) + total / registered
+    return c - (counted / registered) * sent + total / registered
 
 
 def as_sent(c: Variate) -> Vector:

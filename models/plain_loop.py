@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from models.adapters import Vector, get_vector
+from models.adapters import Vector, get_vector, set_vector
 from models.control_variates import Control, Variate, as_sent
 from models.local_step import LocalConfig, TokenSet, normaliser, pool_tokens
 from models.network import CryNet
@@ -102,6 +102,7 @@ def run_rounds(
         if on_round is not None:
             mean = {k: sum(u.losses[k] for u in done) / len(done) for k in done[0].losses}
             on_round(Round(number, state.theta, mean, total.mean))
+    set_vector(net, start)
     return state.theta
 
 

@@ -35,9 +35,7 @@ class QuantiserConfig:
 
     bits: int = 8  # b: 8 or 4
     clip: float = 1.0  # C, the largest ‖u‖ of one site
-    range_sigmas: float = (
-        4.5  # ρ: the range in units of C/√padded, a rotated coordinate's deviation at ‖u‖ = C
-    )
+    range_sigmas: float = 4.5  # ρ: the range in units of C/√padded, the deviation of R·u at ‖u‖ = C
     adaptive_quantile: float | None = None  # γ: the share of sites to be within C; None keeps C fixed
     adaptive_rate: float = 0.2  # η_C
 
@@ -195,6 +193,8 @@ def norm_bound(quantiser: Quantiser) -> float:
 def next_clip(clip: float, inside_count: int, summands: int, cfg: QuantiserConfig) -> float:
     """C⁺ = C·exp(−η_C·(b̄ − γ)), b̄ the share of sites within C: the geometric update of arXiv 1905.03871, section 2.
 
+    Kept within what a `Quantiser` takes: sites that no longer move would shrink C without end.
+
     Raises:
         FederationError: a count that so many sites cannot give.
     """
@@ -202,4 +202,5 @@ def next_clip(clip: float, inside_count: int, summands: int, cfg: QuantiserConfi
         raise FederationError(f"{inside_count} of {summands} sites within the clip: not a count")
     if cfg.adaptive_quantile is None:
         return clip
-    return clip * math.exp(-cfg.adaptive_rate * (inside_count / summands - cfg.adaptive_quantile))
+    moved = clip * math.exp(-cfg.adaptive_rate * (inside_count / summands - cfg.adaptive_quantile))
+    return min(max(moved, _CLIP_RANGE[0]), _CLIP_RANGE[1])

@@ -23,9 +23,8 @@ from models.errors import FederationError, UpdateRejected
 
 BLOCK: Final = 4096
 _SIDE: Final = 64  # H_4096 = H_64 ⊗ H_64, and √4096
-_CACHE: Final = (
-    512 * 1024
-)  # bytes worked on at once, as much scratch beside them: smaller pieces cost more calls than they save
+# bytes worked on at once, with as much scratch: they stay in cache, and smaller pieces cost more calls than they save
+_CACHE: Final = 512 * 1024
 _DOMAIN: Final = b"cryfed rotation 1\x00"
 
 Float64 = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.adapters import Vector
-from models.control_variates import Variate, next_server_variate
+from models.control_variates import Variate, as_sent, next_server_variate
 from models.errors import ConfigError, FederationError
 
 Arrays = dict[str, npt.NDArray]
@@ -161,6 +161,10 @@ def server_step(
     control = state.control
     if registered:
         control = next_server_variate(
-            control, total.update / reference, counted=total.counted, registered=registered
+            control,
+            as_sent(control),
+            total.update / reference,
+            counted=total.counted,
+            registered=registered,
         )
     return replace(state, theta=theta, momentum=momentum, second=second, control=control, rounds=rounds)

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.seeds import derive_seed
 from models.adapters import adapter_schema, get_vector
 from models.errors import ConfigError, DataError, FederationError, UpdateRejected
 from models.local_step import (
     LocalConfig,
     draw_chances,
-    local_seed,
     local_step,
     losses,
     normaliser,
@@ -25,6 +23,7 @@ from models.local_step import (
     select_tokens,
 )
 from models.network import Outputs
+from models.seeds import derive_seed, local_seed
 from tests.models.helpers import made_up_frames, made_up_tokens, tiny_net
 
 CFG = LocalConfig(steps=3, batch_size=8, lr=0.05)

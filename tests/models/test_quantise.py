@@ -317,6 +317,15 @@ def test_adaptive_clip_finds_the_quantile(quantile: float) -> None:
     assert abs((norms <= clip).mean() - quantile) < 0.03
 
 
+@pytest.mark.parametrize("inside", [0, 8])
+def test_a_clip_that_drifts_for_ever_stays_one_that_a_quantiser_takes(inside: int) -> None:
+    cfg = QuantiserConfig(adaptive_quantile=0.5)
+    clip = 1.0
+    for _ in range(1000):  # e^(∓0.1) a round: past 1e∓30 after 691
+        clip = next_clip(clip, inside, 8, cfg)
+    Quantiser(100, cfg, SEED, clip=clip)
+
+
 @pytest.mark.parametrize(("inside", "sites"), [(9, 8), (-1, 8), (0, 0)])
 def test_impossible_counts_are_refused(inside: int, sites: int) -> None:
     with pytest.raises(FederationError, match="not a count"):
