@@ -70,7 +70,7 @@ def next_server_variate(
     """
     if not 1 <= counted <= registered:
         raise FederationError(f"{counted} sites counted of {registered} registered: the round cannot be used")
-    return c - (counted / registered) * sent + total / registered
+    return c - (counted / registered) * sent.astype(np.float64) + total / registered
 
 
 def as_sent(c: Variate) -> Vector:

@@ -208,9 +208,11 @@ class PerInfant:
     def gradients(self, y: Tensor, rows: Sequence[Rows]) -> Iterator[Vector]:
         """∇L_j (P,) of each infant in turn."""
         for batch in self._batches(rows):
-            found: Mapping[str, Tensor] = self._grad(self._parameters(y), *_fields(batch))
-            parts = [found[name].reshape(len(batch.gate), -1) for name in self._parameters(y)]
-            yield from torch.cat(parts, dim=1).numpy()
+            parameters = self._parameters(y)
+            with torch.no_grad():  # whatever of the network still asks for gradients; `grad` has its own say inside
+                found: Mapping[str, Tensor] = self._grad(parameters, *_fields(batch))
+                flat = torch.cat([found[name].reshape(len(batch.gate), -1) for name in parameters], dim=1)
+            yield from flat.numpy()
 
     def _one(
         self, parameters: dict[str, Tensor], tokens: Tensor, gate: Tensor, reason: Tensor, share: Tensor

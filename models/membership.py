@@ -5,6 +5,7 @@ calibrated   mean over reference models that never saw j of L_j, minus L_j(θ): 
              offline LiRA, arXiv 2112.03570, with one variance for all gives the same order)
 alignment    cosine of Δ and ∇L_j(θ), θ being where the round began: what a sum of updates gives away although no single update
              is seen (Li, Li and Ribeiro, ICLR 2023)
+regression   ridge regression of Δ on all candidates' unit gradients at once: alignment less what an infant shares with the others
 
 The unit is the infant, over all of its frames. The numbers of merit are the area under the ROC (0.5: the attacker learns nothing)
 and the true-positive rate at 1 % false positives, for a mean can look harmless while a few infants are sure finds. They bound what
@@ -29,6 +30,7 @@ from models.metrics import Floats, auroc, roc_curve
 from models.network import CryNet
 
 FPR = 0.01
+_RIDGE = 0.1  # in units of a unit gradient's own square
 
 
 @dataclass(frozen=True)
@@ -112,27 +114,40 @@ def calibrated_scores(losses: npt.ArrayLike, reference: npt.ArrayLike, used: npt
     return np.where(out, reference, 0.0).sum(0) / out.sum(0) - np.asarray(losses, np.float64)
 
 
-def alignment_scores(
-    net: CryNet, data: InfantTokens, theta: Vector, update: npt.NDArray[np.floating], cfg: LocalConfig
-) -> Floats:
-    """The alignment attack's scores (n,): cosine of Δ and ∇L_j(θ).
-
-    Args:
-        net: the network.
-        data: the infants.
-        theta: (P,) float32, where the round began.
-        update: (P,) Σ Δ_i or any positive multiple of it (the mean, θ_t − θ_{t+1}).
-        cfg: the loss's weights.
+def unit_gradients(net: CryNet, data: InfantTokens, theta: Vector, cfg: LocalConfig) -> npt.NDArray[np.float32]:
+    """∇L_j(θ) / ‖∇L_j(θ)‖ of each infant (n, P), in the order of `data.names`; θ is where a round began. 4·n·P bytes.
 
     Raises:
-        DataError, FederationError: tokens, θ or update do not fit the network.
+        DataError, FederationError: tokens or θ do not fit the network.
     """
     _check(net, data, theta)
-    adapter_schema(net).check(update.astype(np.float32), "update")
-    direction = update / max(float(np.linalg.norm(update)), 1e-300)
+    units = np.empty((len(data.rows), theta.size), np.float32)
     with one_thread():
-        gradients = PerInfant(net, data.tokens, cfg).gradients(torch.from_numpy(theta.copy()), data.rows)
-        return np.array([g @ direction / max(float(np.linalg.norm(g)), 1e-300) for g in gradients])
+        engine = PerInfant(net, data.tokens, cfg)
+        for j, g in enumerate(engine.gradients(torch.from_numpy(theta.copy()), data.rows)):
+            units[j] = g / max(float(np.linalg.norm(g)), 1e-30)
+    return units
+
+
+def alignment_scores(units: npt.NDArray[np.float32], update: npt.NDArray[np.floating]) -> Floats:
+    """The alignment attack's scores (n,).
+
+    Args:
+        units: (n, P) of `unit_gradients`.
+        update: (P,) Σ Δ_i of the round, or any positive multiple of it (the mean, θ_t − θ_{t+1}).
+
+    Raises:
+        DataError: lengths differ.
+    """
+    if update.shape != units.shape[1:]:
+        raise DataError(f"an update of shape {update.shape} against gradients of shape {units.shape}")
+    return (units @ (update / max(float(np.linalg.norm(update)), 1e-30))).astype(np.float64)
+
+
+def regression_scores(units: npt.NDArray[np.float32], update: npt.NDArray[np.floating]) -> Floats:
+    """The regression attack's scores (n,): x of min ‖Δ/‖Δ‖ − Σ x_j u_j‖² + λ‖x‖². Arguments and errors as `alignment_scores`."""
+    gram = (units @ units.T).astype(np.float64)
+    return np.linalg.solve(gram + _RIDGE * np.eye(len(units)), alignment_scores(units, update))
 
 
 def _check(net: CryNet, data: InfantTokens, theta: Vector) -> None:

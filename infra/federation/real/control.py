@@ -54,6 +54,7 @@ job = ""
 
 _CALL_S: Final = 20.0
 _STREAM_S: Final = 60.0  # then the stream is opened anew where it was
+UNREGISTERED: Final = "unregistered"
 _FINISHED: Final = "finished"
 _COMPLETED: Final = "completed"
 
@@ -105,10 +106,7 @@ class Control:
         return [Node(n.node_id, n.public_key, n.status) for n in found]
 
     def register(self, public_key: bytes) -> int:
-        """Let the site with this key (PEM) take part; returns its number, also where it was registered before."""
-        known = [n for n in self.nodes() if n.public_key == public_key and n.status != "unregistered"]
-        if known:
-            return known[0].node_id
+        """Let the site with this key (PEM) take part; returns the number that it goes by."""
         return int(self._call("RegisterNode", RegisterNodeRequest(public_key=public_key)).node_id)
 
     def unregister(self, node_id: int) -> None:

@@ -7,13 +7,14 @@ the other three. The base model is tiny and untrained: what is shown is the mach
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from infra.federation.files import encode_arrays
 from infra.federation.job import FederationJob, SiteSpec
 from infra.federation.local.plan import DataPlan
 from infra.federation.real import superlink
-from infra.federation.real.certificates import CA, load_site_public_key, make_server, make_site
+from infra.federation.real.certificates import CA, make_server, make_site
+from infra.federation.real.members import admit
 from infra.federation.real.run import run_job
 from infra.servers import process
 from infra.servers.process import ServerProcess
@@ -76,19 +78,18 @@ def run_demo(folder: Path, say: Say) -> Demo:
     job, document = _write_job(folder)
     server = folder / "server"
     make_server(server)
+    for site in job.site_names:
+        admit(server, make_site(folder / "sites" / site, site)[1])
     say("keys       an authority, a server certificate, a key per site")
     with ExitStack() as stack:
         link = superlink.ensure_running(server)
         stack.callback(superlink.stop_running, server)
         say(f"superlink  {link.fleet}, TLS, registered keys only (pid {link.pid})")
         sites: dict[str, ServerProcess] = {}
-        with link.connect() as control:
-            for site in job.site_names:
-                own = folder / "sites" / site
-                config, public = _write_site(own, site, link, document, corpus)
-                control.register(load_site_public_key(public))
-                sites[site] = start_site(own, config)
-                stack.callback(stop_site, own)
+        stack.callback(stop_sites, [folder / "sites" / site for site in job.site_names])
+        for site in job.site_names:
+            own = folder / "sites" / site
+            sites[site] = start_site(own, _write_config(own, site, link, document, corpus))
         say(f"sites      {', '.join(f'{name} (pid {p.pid})' for name, p in sites.items())}")
         victim = job.site_names[-1]
         killer = _Killer(
@@ -113,11 +114,14 @@ def start_site(folder: Path, config: Path) -> ServerProcess:
     return process.spawn(process.private_folder(folder), NAME, argv, environment, {})
 
 
-def stop_site(folder: Path) -> None:
-    """Stop the site's process of this folder, if it runs."""
-    running = process.find(folder, NAME)
-    if running is not None:
-        process.stop(folder, running)
+def stop_sites(folders: Iterable[Path]) -> None:
+    """Stop the sites' processes of these folders, those that run, at the same time."""
+    running = {folder: found for folder in folders if (found := process.find(folder, NAME)) is not None}
+    for found in running.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+    for folder, found in running.items():
+        process.stop(folder, found)
 
 
 class _Killer:
@@ -170,23 +174,19 @@ def _write_job(folder: Path) -> tuple[FederationJob, Path]:
     return job, document
 
 
-def _write_site(
-    folder: Path, site: str, link: superlink.SuperLink, job: Path, manifest: Path
-) -> tuple[Path, Path]:
-    """The site's configuration, and its public key for the server."""
-    key, public = make_site(folder, site)
+def _write_config(folder: Path, site: str, link: superlink.SuperLink, job: Path, manifest: Path) -> Path:
     lines = {
         "site": site,
         "superlink": link.fleet,
         "ca": link.folder / CA,
-        "key": key,
+        "key": folder / f"{site}.key",
         "job": job,
         "folder": folder / "own",
         "manifest": manifest,
     }
     config = folder / "site.toml"
     config.write_text("".join(f"{name} = {json.dumps(str(value))}\n" for name, value in lines.items()))
-    return config, public
+    return config
 
 
 def _tell(event: Mapping[str, Any], say: Say) -> None:
@@ -196,6 +196,8 @@ def _tell(event: Mapping[str, Any], say: Say) -> None:
         say(f"gate       {passed} of {len(event['sites'])} sites pass their own")
     elif kind == "features":
         say(f"features   extracted at {len(event['sites'])} sites")
+    elif kind == "start":
+        say(f"start      updates travel {'under masks' if event.get('secure') else 'unmasked'}")
     elif kind == "round":
         lost = ", ".join(event["failures"]) or "none"
         say(f"round {event['round']}    {event['survivors']} updates, lost: {lost}, {event['seconds']:.1f} s")

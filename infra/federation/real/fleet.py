@@ -133,8 +133,9 @@ class Fleet:
             ConfigError, ServerError: as on entering.
         """
         if self._forgotten.is_set():
+            _log.info("the server does not know this connection any more; connecting again")
+            self._activate(patience=_TAKE_OVER_S)
             self._forgotten.clear()
-            self._activate()
         try:
             response = self._call("PullMessages", PullMessagesRequest(node=self._node))
             if not response.messages_list:
@@ -144,7 +145,7 @@ class Fleet:
             try:
                 message = self._pull(head.metadata.run_id, response.message_object_trees[0])
                 reply = answer(message)
-            except (ConfigError, ServerError, _RunOverError):
+            except (ConfigError, ServerError, _RunOverError, _ForgottenError):
                 raise
             except Exception as err:
                 _log.exception("the message could not be answered")
@@ -152,6 +153,8 @@ class Fleet:
             self._push(reply, time.monotonic() - started)
         except _RunOverError as err:
             _log.info("the run is over at the server: %s", err)
+        except _ForgottenError:
+            self._forgotten.set()
         return True
 
     def _pull(self, run: int, tree: Any) -> Message:
@@ -196,24 +199,26 @@ class Fleet:
                 get_all_nested_objects(reply), push, object_ids_to_push=set(response.objects_to_push)
             )
 
-    def _activate(self) -> None:
+    def _activate(self, patience: float = 0.0) -> None:
+        """Be let in; `patience` is for a server that was restarted and may not have been told of this site yet."""
         request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
-        deadline = time.monotonic() + _TAKE_OVER_S
+        started = time.monotonic()
         while True:
             try:
                 self._node = Node(node_id=self._call("ActivateNode", request).node_id)
                 return
             except _PreconditionError as err:
-                if "public key" in str(err):
+                waited = time.monotonic() - started
+                if "public key" in str(err) and waited >= patience:
                     raise ConfigError(
                         f"the server {self._address} does not know this site's key: send its .pub file to the server's "
                         "operator, who registers it with `cryfed federation server register`"
                     ) from None
-                if time.monotonic() > deadline:
+                if waited > _TAKE_OVER_S:
                     raise ServerError(
                         f"the server {self._address} says that this site is connected already ({err}): stop the other process"
                     ) from None
-            _log.info("the server still holds this site's last connection; waiting for it to let go")
+                _log.info("not let in yet (%s); waiting", err)
             time.sleep(_BEAT_S)
 
     def _beat(self) -> None:
@@ -237,6 +242,8 @@ class Fleet:
                     raise _RunOverError(details) from None
                 if code is grpc.StatusCode.FAILED_PRECONDITION:
                     raise _PreconditionError(details) from None
+                if code is grpc.StatusCode.UNAUTHENTICATED and "node ID" in details:
+                    raise _ForgottenError from None
                 if code is grpc.StatusCode.UNAUTHENTICATED:
                     raise ConfigError(
                         f"the server {self._address} does not accept this site's signature ({details}): set the clock, and "
@@ -264,6 +271,10 @@ class Fleet:
 
 class _RunOverError(Exception):
     """The run that a message belongs to has ended."""
+
+
+class _ForgottenError(Exception):
+    """The server knows no node of this number."""
 
 
 class _PreconditionError(Exception):

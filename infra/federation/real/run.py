@@ -17,6 +17,7 @@ from infra.federation.results import FederationResult
 from models import errors
 from models.errors import FederationError, ServerError
 
+_TAIL_LINES: Final = 15
 _SETTLE_S: Final = 30.0  # between the last line of a run and its end
 
 
@@ -51,7 +52,8 @@ def run_job(
         raise kind(last["message"])
     if details is not None or last.get("event") != "done":
         raise FederationError(
-            f"the run ended before the federation did ({details or 'no reason given'}); the SuperLink's log says more: {link.log}"
+            f"the run ended before the federation did ({details or 'no reason given'}); the end of {link.log}:\n"
+            + _tail(Path(link.log))
         )
     return FederationResult.from_dict(dict(last))
 
@@ -74,3 +76,8 @@ def _wait_finished(control: Control, run_id: int) -> str | None:
                 "the SuperLink keeps a run that has said its last line: stop and start it again"
             )
         time.sleep(0.2)
+
+
+def _tail(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    return "\n".join(f"  {line}" for line in lines)

@@ -1,7 +1,10 @@
-"""The SuperLink of a federation as a server process: found, started, stopped; what it knows survives a restart.
+"""The SuperLink of a federation as a server process: found, started, stopped.
 
     <folder>/ca.pem  server.pem  server.key      `certificates.make_server`
-    <folder>/superlink.json  superlink.log  superlink.db  flower/
+    <folder>/sites/NAME.pub                      `members`: who may take part
+    <folder>/superlink.json  superlink.log  flower/
+
+A restart ends the run that is on; submitted again, it resumes from its own journal.
 
 Sites reach the Fleet API (TLS, signed by registered keys). The Control API (TLS) and the ServerAppIo API (Flower's own link to
 the ServerApp, plain) listen on loopback alone: whoever reaches them acts as the server, so the machine should be nobody else's.
@@ -11,15 +14,16 @@ from __future__ import annotations
 
 import os
 import sysconfig
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from infra import quiet
 from infra.federation.real.certificates import CA, CERTIFICATE, KEY, load_certificate
 from infra.federation.real.control import Control
+from infra.federation.real.members import announce
 from infra.servers import process
 from infra.servers.process import LOOPBACK, ServerProcess
 from models.errors import ServerError
@@ -28,6 +32,7 @@ NAME: Final = "superlink"
 
 _START_TIMEOUT_S: Final = 90.0
 _PROBE_S: Final = 2.0
+_LOOK_S: Final = 0.5
 _FLEET, _CONTROL, _APPS = "fleet", "control", "apps"
 
 
@@ -39,7 +44,7 @@ class SuperLink:
     pid: int
     fleet: str  # host:port, as sites on this machine reach it
     control: str
-    log: str  # file; empty where it runs in the foreground
+    log: str
 
     def connect(self, *, timeout_s: float = 20.0) -> Control:
         """Its Control API."""
@@ -66,25 +71,30 @@ def ensure_running(folder: Path, *, listen: str = LOOPBACK, port: int = 0) -> Su
         link = _describe(folder, running)
         try:
             process.wait_healthy(running, lambda: _healthy(link), timeout=_START_TIMEOUT_S)
+            with link.connect() as control:
+                announce(folder, control)
         except BaseException:
             process.stop(folder, running)
             raise
     return link
 
 
-def run_in_foreground(folder: Path, *, listen: str, port: int) -> None:
-    """Become the SuperLink of this folder, for systemd or a container; `find_running` finds it all the same.
+def run_in_foreground(folder: Path, *, listen: str, port: int, on_up: Callable[[SuperLink], None]) -> None:
+    """Start the SuperLink of this folder and stay until it ends, or until this process is interrupted, which ends it.
 
     Raises:
-        ConfigError, ServerError: as `ensure_running`; also where it runs already.
+        ConfigError, ServerError: as `ensure_running`; also where it runs already, or ends by itself.
     """
     if (running := process.find(process.private_folder(folder), NAME)) is not None:
         raise ServerError(f"the SuperLink of {folder} runs already (pid {running.pid})")
-    ports = _ports(port)
-    argv = command(folder, listen, ports)
-    started = psutil.Process().create_time()  # stays what it is through exec, as the pid does
-    process.write_record(folder, ServerProcess(NAME, os.getpid(), started, log="", ports=ports))
-    os.execve(argv[0], argv, environment(folder))  # noqa: S606
+    try:
+        link = ensure_running(folder, listen=listen, port=port)
+        on_up(link)
+        while process.find(folder, NAME) is not None:
+            time.sleep(_LOOK_S)
+        raise ServerError(f"the SuperLink of {folder} has ended; its log says why: {link.log}")
+    finally:
+        stop_running(folder)
 
 
 def find_running(folder: Path) -> SuperLink | None:
@@ -141,7 +151,6 @@ def command(folder: Path, listen: str, ports: dict[str, int]) -> list[str]:
         *("--ssl-ca-certfile", str(folder / CA)),
         *("--ssl-certfile", str(folder / CERTIFICATE)),
         *("--ssl-keyfile", str(folder / KEY)),
-        *("--database", str(folder / "superlink.db")),
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
     ]
@@ -154,6 +163,7 @@ def environment(folder: Path) -> dict[str, str]:
         **os.environ,
         **quiet.QUIET,
         "FLWR_HOME": str(folder / "flower"),
+        "FLWR_LOG_LEVEL": os.environ.get("FLWR_LOG_LEVEL", "WARNING"),  # INFO logs every poll of every site
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
 

@@ -13,7 +13,8 @@ Invariants:
 - U contains the site itself with the vector it sent, lies within those who shared, and has at least t members.
 - No share is given before t sites of U have signed the same U; then the self-mask's for members of U and the pair key's for the
   others, so never both for one site, since U never changes.
-- After `unmask` keys and received shares are gone from the state.
+- After `unmask` keys and received shares are gone from the state. Where no unmask came, write the next attempt's state over it: until
+  then at most n − t sites hold such remains of a finished round, which even c colluders do not complete to t (2t > n + c).
 
 Source: Bonawitz et al., CCS 2017 (arXiv 1611.04482), figure 4 with its consistency check. Beyond it, the self-mask's seed is
 committed to, sealed shares are bound to the list of keys, and the signature covers keys, sharers and vectors besides U.
@@ -201,6 +202,8 @@ class SiteRound:
             FederationError: not at this stage, or another U was signed in this round.
         """
         self._bound(survivors)
+        if self.confirmation is not None and survivors == self.survivors:
+            return self, self.confirmation
         if self.delivery is None or self.key_list is None:
             raise self._refusal("there is no masked vector of it that U could count")
         shared = self.delivery.sites | {self.site}

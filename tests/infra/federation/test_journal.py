@@ -17,32 +17,70 @@ JOB = "a" * 64
 def _fill(folder: Path, rounds: int) -> None:
     with Journal(folder, JOB) as journal:
         for number in range(len(journal.closed) + 1, rounds + 1):
-            journal.append(number, "open", sites=["ward1"])
+            journal.append(number, "open", attempt=0, epoch=0, sites=["ward1"])
             journal.close_round(
                 number, {"theta": np.full(3, number, np.float32)}, {"round": number}, {"seconds": 0.5}
             )
 
 
 def test_resumes_after_the_last_closed_round(tmp_path: Path) -> None:
-    _fill(tmp_path, 3)
+    _fill(tmp_path, 4)
     with Journal(tmp_path, JOB) as journal:
-        assert [c.round for c in journal.closed] == [1, 2, 3]
-        assert journal.closed[-1].record == {"round": 3}
+        assert [c.round for c in journal.closed] == [1, 2, 3, 4]
+        assert journal.closed[-1].record == {"round": 4}
         state = journal.last_state()
         assert state is not None
-        np.testing.assert_array_equal(state["theta"], np.full(3, 3, np.float32))
+        np.testing.assert_array_equal(state["theta"], np.full(3, 4, np.float32))
+        np.testing.assert_array_equal(journal.state_of(2)["theta"], np.full(3, 2, np.float32))
     assert sorted(p.name for p in tmp_path.glob("state-*")) == [
         "state-000002.safetensors",
         "state-000003.safetensors",
+        "state-000004.safetensors",
     ]
 
 
 def test_an_opened_round_is_not_a_closed_one(tmp_path: Path) -> None:
     _fill(tmp_path, 1)
     with Journal(tmp_path, JOB) as journal:
-        journal.append(2, "open", sites=[])
+        assert journal.begun(2).attempts == 0
+        journal.append(2, "open", attempt=0, epoch=0, sites=[])
+        journal.append(2, "open", attempt=1, epoch=1, sites=[])
     with Journal(tmp_path, JOB) as journal:
         assert [c.round for c in journal.closed] == [1]
+        assert (journal.begun(2).attempts, journal.epoch, journal.begun(2).stage) == (2, 1, None)
+        assert journal.begun(3).attempts == 0
+
+
+def test_a_filed_stage_outlives_the_process_until_its_round_is_closed(tmp_path: Path) -> None:
+    with Journal(tmp_path, JOB) as journal:
+        journal.append(1, "open", attempt=0, epoch=0, sites=[])
+        journal.file_stage(1, "shared", b"one", attempt=0)
+        journal.file_stage(1, "survivors", b"two", attempt=0, failures={})
+    with Journal(tmp_path, JOB) as journal:
+        stage = journal.begun(1).stage
+        assert stage is not None
+        assert (stage["stage"], journal.stage_blob(1)) == ("survivors", b"two")
+    (tmp_path / "survivors-000001.bin").write_bytes(b"other")
+    with Journal(tmp_path, JOB) as journal:
+        with pytest.raises(IntegrityError, match="round 1"):
+            journal.stage_blob(1)
+        journal.append(1, "open", attempt=1, epoch=0, sites=[])
+        assert journal.begun(1).stage is None  # another attempt has stages of its own
+    _fill(tmp_path, 1)
+    assert list(tmp_path.glob("*.bin")) == []
+
+
+def test_the_closing_comes_last(tmp_path: Path) -> None:
+    _fill(tmp_path, 2)
+    with Journal(tmp_path, JOB) as journal:
+        assert journal.closing is None
+        journal.append(3, "open", attempt=0, epoch=0, sites=[])
+        journal.file_stage(3, "shared", b"x", attempt=0)
+        journal.close({"validation": None})
+    with Journal(tmp_path, JOB) as journal:
+        assert journal.closing == {"validation": None}
+        assert len(journal.closed) == 2
+    assert list(tmp_path.glob("*.bin")) == []
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])

@@ -15,7 +15,7 @@ from infra.data.features import load_frames
 from infra.federation.base import load_base
 from infra.federation.files import decode_arrays
 from infra.federation.job import FederationJob
-from infra.federation.site import tally
+from infra.federation.site_round import tally
 from infra.federation.tokens import SiteTokens, features_digest, load_site_tokens
 from models.errors import DataError
 from models.frames import TRAIN, VAL, SiteFrames

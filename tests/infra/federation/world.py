@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from infra.data.features import save_frames
-from models.seeds import derive_seed
 from infra.federation.files import encode_arrays
 from infra.federation.job import FederationJob, SiteSpec
 from infra.federation.site import open_site
@@ -16,6 +15,7 @@ from infra.federation.transport import LocalTransport
 from models.config import preset
 from models.frames import TRAIN, VAL, SiteFrames
 from models.network import CryNet
+from models.seeds import derive_seed
 from models.state import to_arrays
 
 REASONS = ("hungry", "tired", "burping")

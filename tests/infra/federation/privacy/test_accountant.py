@@ -65,7 +65,7 @@ def test_where_the_method_fails_the_renyi_bound_stands_in(monkeypatch: pytest.Mo
         accountant._epsilon.cache_clear()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     steps=st.integers(1, 300),
     rate=st.floats(0.01, 0.5),
@@ -98,11 +98,10 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything() -> None:
     assert compose([Spend(1, Q, 1.0), Spend(1, Q, 0.0)], DELTA) == math.inf
 
 
-@pytest.mark.parametrize("target", [1.0, 3.0, 8.0])
-def test_noise_for_is_the_inverse(target: float) -> None:
-    sigma = noise_for(target, STEPS, Q, DELTA)
-    assert epsilon(STEPS, Q, sigma, DELTA) <= target
-    assert epsilon(STEPS, Q, sigma - 2e-3, DELTA) > target
+def test_noise_for_is_the_inverse() -> None:
+    sigma = noise_for(3.0, STEPS, Q, DELTA)
+    assert epsilon(STEPS, Q, sigma, DELTA) <= 3.0 < epsilon(STEPS, Q, sigma - 0.02, DELTA)
+    assert noise_for(100.0, 1, 1.0, DELTA) < 0.2
 
 
 def test_little_noise_is_accounted_for_without_much_work() -> None:

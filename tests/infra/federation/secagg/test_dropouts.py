@@ -51,15 +51,15 @@ def test_every_pattern_of_five_sites() -> None:
     assert _walk(World(make_context(5)), 0, tuple(range(5))) == 6**5
 
 
-def test_patterns_of_one_and_two_of_seven_sites() -> None:
-    """t = 5: all succeed. Every pattern of one site, some of two."""
+def test_patterns_of_two_of_seven_sites() -> None:
+    """t = 5: all succeed. A sample; every pattern is under `soak`."""
     context, random = make_context(7), Random(7)
     pairs = [
         list(zip(sites, stages, strict=True))
         for sites in combinations(range(7), 2)
         for stages in product(range(5), repeat=2)
     ]
-    for pattern in [[(site, stage)] for site in range(7) for stage in range(5)] + random.sample(pairs, 12):
+    for pattern in random.sample(pairs, 16):
         drops, world = dict(pattern), World(context)
         for number, stage in enumerate(STAGES):
             getattr(world, stage)([i for i in range(7) if drops.get(i, 5) > number])
