@@ -11,6 +11,7 @@ from infra.data.synth.config import SynthConfig
 from models.config import preset
 from models.local_step import LocalConfig
 from models.pretrain import BackboneConfig, DenoiserConfig
+from models.quantise import QuantiserConfig
 from models.segmentation import VadConfig
 from models.server_step import ServerConfig
 
@@ -18,6 +19,9 @@ Json = dict[str, Any]
 
 POOL = SynthConfig(sites=6, seed=77)
 """The public pool for pretraining: other infants, rooms and microphones than any corpus, and no reasons."""
+
+CODEC = QuantiserConfig(bits=8, adaptive_quantile=0.5)
+"""C follows the median site's norm: a fixed C leaves a floor of quantisation noise once updates shrink."""
 
 ROUNDS = {"tiny": 6, "compact": 12, "paper": 12}
 _TINY_POOL = SynthConfig(
@@ -59,6 +63,12 @@ def recipe(parameters: RetrainParameters) -> Recipe:
             "features": FeatureConfig().to_dict(),
         },
         pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
-        federate={"rounds": rounds, "local": asdict(local), "server": asdict(ServerConfig())},
+        federate={
+            "rounds": rounds,
+            "local": asdict(local),
+            "server": asdict(ServerConfig()),
+            "control_variates": True,
+            "codec": asdict(CODEC),
+        },
         seed=parameters.seed,
     )

@@ -1,4 +1,4 @@
-"""Digests and seeds: everything content-addressed or reproducible starts here."""
+"""Digests: everything content-addressed starts here."""
 
 from __future__ import annotations
 
@@ -34,9 +34,3 @@ def digest_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             sha.update(chunk)
     return sha.hexdigest()
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from SHA-256 of the parts, e.g. `derive_seed(run_seed, "site03", "round", 4)`."""
-    raw = "\x1f".join(str(p) for p in parts).encode()
-    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") >> 1

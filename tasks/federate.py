@@ -40,13 +40,14 @@ def federate(job: Job) -> StageResult:
         if event["event"] == "round":
             done = event["round"] / order.rounds
             note = f"round {event['round']} of {order.rounds}"
-            if event.get("val"):
-                note += "  " + "  ".join(
-                    f"{k} {v:.3f}" for k, v in event["val"].items() if isinstance(v, float)
-                )
+            scores = event["validation"] or {}
+            for name, key in (("reason", "reason_macro_f1"), ("gate", "gate_macro_f1")):
+                if scores.get(key) is not None:
+                    note += f"  {name} {scores[key]:.3f}"
+            note += "".join(f"  alarm: {alarm['kind']}" for alarm in event["alarms"])
             job.progress.update(done, note)
-        else:
-            job.progress.update(0.0, str(event["event"]))
+        elif event["event"] == "start":
+            job.progress.update(event["resumed_at"] / order.rounds, "starting")
 
     result = run_federation(order, ray_address=rt.cluster().address, on_event=follow)
     for source in (result.theta, result.history):

@@ -29,7 +29,7 @@ def calibrate(
     """Score and calibrate a system at every site, on Ray; returns artifact URIs by site.
 
     Args:
-        system: what is scored, e.g. "federated"; only a name.
+        system: what is scored; any but "federated" is a yardstick, scored on clips as recorded.
         network: `ModelConfig.to_dict()`.
         reasons: label set.
         features: features URI by site.
@@ -39,7 +39,13 @@ def calibrate(
     rt = runtime()
     base_file = resolve(rt.content, base).files["base.safetensors"]
     theta_file = resolve(rt.content, theta).files["theta.safetensors"]
-    trained = Trained(network, tuple(reasons), rt.content.fetch(base_file), rt.content.fetch(theta_file))
+    trained = Trained(
+        network,
+        tuple(reasons),
+        rt.content.fetch(base_file),
+        rt.content.fetch(theta_file),
+        clean_only=system != "federated",
+    )
     stage = "calibrate" if system == "federated" else f"score-{system}"
     work = {}
     for site, uri in features.items():

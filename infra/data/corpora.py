@@ -20,7 +20,8 @@ import pandas as pd
 
 from infra.data.audio import probe, write_bytes
 from infra.data.manifest import COLUMNS, NO_FOLD
-from infra.digest import derive_seed, digest_file
+from infra.digest import digest_file
+from models.seeds import derive_seed
 from models.errors import AudioError, DataError, ManifestError, OutputError
 
 DONATEACRY: Final = "donateacry"

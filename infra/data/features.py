@@ -25,7 +25,7 @@ import safetensors.numpy
 import torch
 
 from infra.data.audio import ClipLimits, ReadLimits, read_audio, write_bytes
-from infra.digest import derive_seed
+from models.seeds import derive_seed
 from models.augment import apply_gain, mix_at_snr
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError, ManifestError

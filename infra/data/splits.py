@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from infra.data.manifest import NO_FOLD
-from infra.digest import derive_seed
+from models.seeds import derive_seed
 from models.errors import ConfigError, ManifestError
 from models.frames import TEST, TRAIN, VAL
 

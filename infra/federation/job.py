@@ -47,6 +47,10 @@ class SiteSpec(BaseModel):
         pattern=r"^[0-9a-f]{64}$",
         description="its Ed25519 verification key, pinned: other sites and the server accept no other",
     )
+    privacy: dict[str, Any] | None = Field(
+        None,
+        description="infant-level DP-SGD at the site: fields of PrivacyConfig, and `epsilon`, its budget over all runs",
+    )
     steps: int = Field(0, ge=0, description="its own number of local steps; 0 takes the job's")
     secure_only: bool = Field(
         False, description="it answers no round in which its update would travel unmasked"

@@ -67,6 +67,7 @@ def write_results(
         "schema": schema_digest,
         "parameters": int(theta.size),
         "sites": list(job.site_names),
+        "plan": job.plan().to_dict(),
         "theta": result.theta_digest,
         "rounds": _rounds(journal),
         "closing": journal.closing,

@@ -35,6 +35,7 @@ from infra.federation.messages import (
     refusal,
 )
 from infra.federation.own_features import current
+from infra.federation.private import Privacy, PrivateSteps
 from infra.federation.secagg.context import MAX_CONTEXT_BYTES
 from infra.federation.site_round import Contribution, contribute
 from infra.federation.site_state import SiteStore
@@ -180,7 +181,15 @@ class Site:
             plan=plan,
             order=order,
             steps=self._spec.steps,
+            private=self._private(request.header.run),
         )
+
+    def _private(self, run: str) -> PrivateSteps | None:
+        if self._spec.privacy is None:
+            return None
+        privacy = Privacy.from_dict(self._spec.privacy)
+        self._spec.folder.mkdir(parents=True, exist_ok=True)
+        return PrivateSteps(privacy, privacy.ledger(self._spec.folder), run)
 
     def _store(self, request: Envelope) -> SiteStore:
         """The site's state of the request's run."""

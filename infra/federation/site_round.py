@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from infra.federation.private import PrivateSteps
 from infra.federation.site_state import Pending, SiteState, SiteStore
 from infra.federation.tally import Tally, Vote
 from infra.federation.tokens import SiteTokens
 from infra.federation.training import RoundOrder, TrainingPlan
 from models.adapters import Vector, set_vector
 from models.control_variates import Control
+from models.dp_step import InfantTokens
+from models.local_step import local_step
 from models.network import CryNet
 from models.predict import frame_scores
 from models.quantise import Quantiser
-from models.site_update import SiteUpdate, site_update
+from models.site_update import SiteUpdate, encode_update
 
 _NOTHING = np.zeros(0, np.uint16)
 
@@ -49,6 +52,7 @@ def contribute(
     plan: TrainingPlan,
     order: RoundOrder,
     steps: int = 0,
+    private: PrivateSteps | None = None,
 ) -> Contribution:
     """Compute the site's share of a round, or take it from the site's folder.
 
@@ -64,8 +68,10 @@ def contribute(
         plan: what all sites agree on.
         order: what this one is asked.
         steps: the site's own number of local steps; 0 takes the plan's.
+        private: takes the local step with noise, and pays for it; None trains without.
 
     Raises:
+        FederationError: the site's privacy budget does not allow this round.
         VariatesOutOfStep: the site's variate is not the one the server counted.
         UpdateRejected: the update is not finite; the site sends nothing.
         DataError, OutputError, IntegrityError: the site's files.
@@ -80,20 +86,23 @@ def contribute(
     if not order.train:
         return Contribution(_NOTHING, tally.to_words())
     quantiser = Quantiser(theta.size, plan.codec, order.rotation, order.clip) if plan.codec else None
-    update = site_update(
-        net,
-        data.train,
-        theta,
-        plan.local,
-        order.seed,
-        steps=steps,
-        control=None if control is None else Control(control, state.own),
-        quantiser=quantiser,
-    )
+    own = replace(plan.local, steps=steps or plan.local.steps)
+    both = None if control is None else Control(control, state.own)
+    correction = None if both is None else both.correction
+    paid = None
+    if private is None:
+        result = local_step(net, data.train, theta, own, order.seed, correction)
+    else:
+        infants = InfantTokens(data.train, data.train_infant)
+        paid = private.step(net, infants, theta, own, round_number, correction)
+        result = paid.result
+    update = encode_update(result, plan.local, order.seed, control=both, quantiser=quantiser)
     sent = _sent(update)
     words = replace(tally, inside=int(update.inside), losses=update.losses).to_words()
     variate = state.own if update.variate is None else update.variate
     store.save(replace(state, pending=Pending(round_number, variate, sent, words)))
+    if private is not None and paid is not None:
+        private.record(round_number, paid.attempt, sent)
     return Contribution(sent, words)
 
 

@@ -37,6 +37,7 @@ class SiteTokens:
     train: TokenSet  # every view of the labelled training clips
     val: TokenSet  # labelled validation clips as recorded (view 0)
     val_clip: npt.NDArray[np.int32]  # the clip of each row of `val`
+    train_infant: npt.NDArray[np.int32]  # the infant (group) of each row of `train`, numbered within the site
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +71,8 @@ def load_site_tokens(
         arrays = {name: _tokens(net, features, picked, log_mel_shape) for name, picked in rows.items()}
         _write_cache(cache, arrays)
     train, val = (_token_set(arrays[name], labels, rows[name], features) for name in ("train", "val"))
-    return SiteTokens(train, val, labels["clip"][rows["val"]])
+    clip = labels["clip"]
+    return SiteTokens(train, val, clip[rows["val"]], labels["infant"][clip[rows["train"]]])
 
 
 def features_digest(features: Path) -> str:
@@ -130,7 +132,10 @@ def _read_labels(path: Path, reasons: tuple[str, ...]) -> tuple[dict[str, npt.ND
             f"{path} numbers its reasons as {described.get('reasons')}, the network as {list(reasons)}: extract them again"
         )
     n_clips = len(labels["gate"])
-    clip = labels["clip"]
+    clip, groups = labels["clip"], described.get("group")
+    if not isinstance(groups, list) or len(groups) != n_clips:
+        raise DataError(f"{path} does not name the group of each of its {n_clips} clips; extract them again")
+    labels["infant"] = np.unique(np.array(groups, dtype=str), return_inverse=True)[1].astype(np.int32)
     if (
         len(shape) != 3
         or clip.shape != (shape[0],)

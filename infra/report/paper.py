@@ -75,7 +75,7 @@ def _upload(federation: Json) -> dict[str, str]:
     sizes = [n for r in rounds for n in r["bytes_up"].values()]
     if not sizes:
         return _row("Upload per site and round", "3.3 MB", None, "")
-    codec = federation.get("codec", "float32, neither quantised nor masked")
+    codec = travels(federation)
     count = federation.get("parameters")
     return _row(
         "Upload per site and round",
@@ -83,6 +83,15 @@ def _upload(federation: Json) -> dict[str, str]:
         f"{sum(sizes) / len(sizes) / 1e6:.2f} MB",
         f"adapters and heads only, {count:,} parameters, {codec}" if count else codec,
     )
+
+
+def travels(federation: Json) -> str:
+    """How a site's update travels, in words."""
+    plan = federation.get("plan") or {}
+    codec = plan.get("codec")
+    width = f"{codec['bits']} bits each after a public rotation" if codec else "float32"
+    masks = "summed under masks that only cancel in the sum" if plan.get("secure") else "not masked"
+    return f"{width}, {masks}"
 
 
 def _latency(export: Json) -> dict[str, str]:
@@ -98,7 +107,7 @@ def _latency(export: Json) -> dict[str, str]:
 
 
 def _control_variates(federation: Json) -> dict[str, str]:
-    used = bool(federation.get("control_variates"))
+    used = bool((federation.get("plan") or {}).get("control_variates"))
     return _row(
         "Control variates",
         "25 % fewer rounds",

@@ -7,8 +7,8 @@ The document is `metrics.json`. Every section may be missing; the page says so a
                 parts {train|val|test: {cries, noncries, public, groups}}
     data_gate   validation.verdict.Verdict.to_dict(), docs (relative link to the Data Docs)
     model       preset, parameters, trained_parameters, n_mels, causal
-    federation  infra.federation's history (rounds with losses, validation, bytes_up, bytes_down by site), parameters, codec,
-                control_variates
+    federation  infra.federation's history: plan, parameters, rounds with losses, validation, alarms, bytes_up and bytes_down by
+                site, stages
     evaluation  infra.evaluation.evaluate.evaluate(…)
     export      opset, operators, size_bytes, max_abs_diff, clips_compared, latency_ms {p50, p95}, latency_on
     ablation    denoiser_macro_f1_at_0_db
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.report import charts
-from infra.report.paper import paper_table
+from infra.report.paper import paper_table, travels
 from models.errors import OutputError
 
 Json = Mapping[str, Any]
@@ -100,6 +100,9 @@ def render_html(metrics: Json) -> str:
         paper=paper_table(metrics),
         confusion=_confusion(evaluation),
         upload=_upload(metrics.get("federation")),
+        travels=travels(metrics.get("federation") or {}),
+        stages=_stages(metrics.get("federation") or {}),
+        alarms=_alarms(metrics.get("federation") or {}),
     )
 
 
@@ -172,6 +175,23 @@ def _upload(federation: Json | None) -> dict[str, float] | None:
         "total_mb": sum(up) / 1e6,
         "rounds": len(rounds),
     }
+
+
+def _stages(federation: Json) -> str:
+    """Bytes that a site uploads in each stage of a round, the mean over rounds and sites."""
+    used = [r for r in federation.get("rounds") or [] if r.get("stages") and r["survivors"]]
+    if not used:
+        return ""
+    totals: dict[str, float] = {}
+    for r in used:
+        for stage, size in r["stages"].items():
+            totals[stage] = totals.get(stage, 0.0) + size["up"] / len(r["participants"]) / len(used)
+    return ", ".join(f"{size / 1e3:,.1f} kB in “{stage}”" for stage, size in totals.items())
+
+
+def _alarms(federation: Json) -> list[dict[str, Any]]:
+    """What the rounds complained of, with the round."""
+    return [{"round": r["round"], **a} for r in federation.get("rounds") or [] for a in r.get("alarms") or []]
 
 
 def num(value: float | None, digits: int = 3) -> str:

@@ -18,7 +18,9 @@ from models.membership import (
     infant_losses,
     judge,
     loss_scores,
+    regression_scores,
     tpr_at_fpr,
+    unit_gradients,
 )
 from models.metrics import auroc
 from tests.models.helpers import made_up_tokens, tiny_net
@@ -57,26 +59,45 @@ def test_an_overfit_model_is_attacked(population, learned) -> None:
     assert (attack.members, attack.others) == (30, 30)
 
 
-def test_the_sum_of_a_round_is_attacked(population, learned) -> None:
+def test_the_sum_of_a_round_is_attacked(population) -> None:
+    """A round of 15 steps from a θ that has learned other infants' frames: each member has left its own direction in Δ."""
     infants, member = population
     net = tiny_net()
-    theta = get_vector(net)
-    scores = alignment_scores(net, infants, theta, theta - learned, CFG)
-    assert np.abs(scores).max() <= 1 + 1e-6
-    assert auroc(scores, member) > 0.7
+    start = get_vector(net)
+    theta = start - local_step(net, made_up_tokens(77, 180), start, dataclasses.replace(CFG, steps=30), 3).delta
+    members = infants.select(np.flatnonzero(member)).tokens
+    update = local_step(net, members, theta, dataclasses.replace(CFG, steps=15), 1).delta
+    units = unit_gradients(net, infants, theta, CFG)
+    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1.0, rtol=1e-5)
+    assert auroc(alignment_scores(units, update), member) > 0.6
+    assert auroc(regression_scores(units, update), member) > 0.7
+    np.testing.assert_allclose(alignment_scores(units, 7 * update), alignment_scores(units, update), rtol=1e-5)
+
+
+def test_regression_sees_past_what_all_infants_share() -> None:
+    """Gradients 0.95 alike, Δ the members' sum with lengths of their own: the cosine is lost in the shared part."""
+    rng = np.random.default_rng(0)
+    member = np.arange(80) % 2 == 0
+    own, shared = rng.standard_normal((80, 2000)), 4.0 * rng.standard_normal(2000)
+    units = (own + shared * rng.uniform(0.5, 1.5, (80, 1))).astype(np.float32)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    update = units[member].sum(0)
+    assert auroc(alignment_scores(units, update), member) < 0.7
+    assert auroc(regression_scores(units, update), member) > 0.95
 
 
 def test_an_untrained_model_gives_nothing_away(population) -> None:
-    """Random membership, no training: the interval holds 0.5, for the loss and for the alignment with a random update."""
+    """Random membership, no training: the interval holds 0.5, for the losses and for a random update."""
     infants, _ = population
     net = tiny_net()
     theta = get_vector(net)
     rng = np.random.default_rng(3)
     member = rng.permutation(np.arange(60) % 2 == 0)
-    update = rng.standard_normal(theta.shape).astype(np.float32)
+    units, update = unit_gradients(net, infants, theta, CFG), rng.standard_normal(theta.shape)
     for scores in (
         loss_scores(infant_losses(net, infants, theta, CFG)),
-        alignment_scores(net, infants, theta, update, CFG),
+        alignment_scores(units, update),
+        regression_scores(units, update),
     ):
         attack = judge(scores, member, seed=0)
         assert attack.auc.low < 0.5 < attack.auc.high
@@ -156,5 +177,7 @@ def test_what_does_not_fit_is_refused(population) -> None:
     theta = get_vector(net)
     with pytest.raises(FederationError, match="needs float32"):
         infant_losses(net, infants, theta[:-1], CFG)
-    with pytest.raises(FederationError, match="update"):
-        alignment_scores(net, infants, theta, theta[:-1], CFG)
+    with pytest.raises(FederationError, match="needs float32"):
+        unit_gradients(net, infants, theta[:-1], CFG)
+    with pytest.raises(DataError, match="against gradients"):
+        alignment_scores(np.ones((2, 3), np.float32), np.ones(4))

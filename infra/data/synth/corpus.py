@@ -25,7 +25,8 @@ from infra.data.synth.config import NON_CRIES, PUBLIC_NOISE, REASONS, SAMPLE_RAT
 from infra.data.synth.noises import MAKERS
 from infra.data.synth.prosody import ATTRIBUTES, attributes, draw_infant, plan_cry
 from infra.data.synth.voice import render_cry
-from infra.digest import derive_seed, digest_bytes
+from infra.digest import digest_bytes
+from models.seeds import derive_seed
 from models.errors import OutputError
 
 Namespace = Literal["federation", "public"]

@@ -33,11 +33,16 @@ class Trained:
     reasons: tuple[str, ...]
     base: Path
     theta: Path
+    clean_only: bool = False  # score clips as recorded alone: enough for a yardstick, and a fraction of the work
 
 
 def config(trained: Trained) -> dict[str, Any]:
     """What decides the scores beside the digests of frames, base and θ."""
-    return {"network": dict(trained.network), "reasons": list(trained.reasons)}
+    return {
+        "network": dict(trained.network),
+        "reasons": list(trained.reasons),
+        "clean_only": trained.clean_only,
+    }
 
 
 def compute(out: Path, frames: Path, trained: Trained, site: str | None) -> dict[str, Any]:
@@ -54,7 +59,10 @@ def compute(out: Path, frames: Path, trained: Trained, site: str | None) -> dict
     set_vector(net, arrays["theta"].astype(np.float32))
     read = load_frames(frames)
     with one_thread():
-        scores = predict(net, read.select(np.isin(read.part[read.clip], (VAL, TEST))))
+        rows = np.isin(read.part[read.clip], (VAL, TEST))
+        if trained.clean_only:
+            rows &= read.view == 0
+        scores = predict(net, read.select(rows))
     save_scores(scores, out / SCORES)
     if site is None:
         return {CALIBRATION: None}

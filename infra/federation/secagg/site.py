@@ -13,8 +13,8 @@ Invariants:
 - U contains the site itself with the vector it sent, lies within those who shared, and has at least t members.
 - No share is given before t sites of U have signed the same U; then the self-mask's for members of U and the pair key's for the
   others, so never both for one site, since U never changes.
-- After `unmask` keys and received shares are gone from the state. Where no unmask came, write the next attempt's state over it: until
-  then at most n − t sites hold such remains of a finished round, which even c colluders do not complete to t (2t > n + c).
+- After `unmask` keys and received shares are gone from the state. Where no unmask came, write the next attempt's state over it:
+  until then at most n − t sites hold remains of a finished round, which even c colluders do not complete to t (2t > n + c).
 
 Source: Bonawitz et al., CCS 2017 (arXiv 1611.04482), figure 4 with its consistency check. Beyond it, the self-mask's seed is
 committed to, sealed shares are bound to the list of keys, and the signature covers keys, sharers and vectors besides U.

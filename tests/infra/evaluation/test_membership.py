@@ -43,19 +43,20 @@ def train(infants: InfantTokens, seed: int) -> Vector:
 def test_every_attack_finds_an_overfit_training() -> None:
     net, members, others = tiny_net(), random_infants(1), random_infants(2)
     start, theta = get_vector(net), train(members, 0)
+    short = start - local_step(net, members.tokens, start, dataclasses.replace(CFG, steps=15), 0).delta
     promise = {"unit": "infant", "epsilon": None, "delta": None}
-    trained = Trained(theta, [(start, start - theta)], promise)
+    trained = Trained(theta, [(start, start - short), (short, short - theta)], promise)
     found = attack_training(
         net, members, others, trained, CFG, reference=train, references=2, resamples=200
     )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["unit"], found["members"], found["others"]) == ("infant", 30, 30)
     assert found["privacy"] == promise
-    assert set(found["attacks"]) == {"loss", "calibrated", "alignment"}
-    for attack in found["attacks"].values():
-        assert attack["auc"]["value"] > 0.7
-        assert attack["auc"]["low"] > 0.5
-    assert found["settings"] == {"references": 2, "rounds": 1, "resamples": 200, "seed": 0}
+    assert set(found["attacks"]) == {"loss", "calibrated", "alignment", "regression"}
+    for name in ("loss", "calibrated", "regression"):
+        assert found["attacks"][name]["auc"]["value"] > 0.7
+        assert found["attacks"][name]["auc"]["low"] > 0.5
+    assert found["settings"] == {"references": 2, "rounds": 2, "resamples": 200, "seed": 0}
 
 
 def test_no_attack_finds_anything_without_training() -> None:

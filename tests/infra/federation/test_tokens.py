@@ -52,7 +52,8 @@ def _rewrite(job: FederationJob, reasons: tuple[str, ...] = REASONS, **changes: 
     """Change arrays without the checks of the writer."""
     path = job.sites[0].features
     arrays = {**decode_arrays(path.read_bytes(), "features"), **changes}
-    path.write_bytes(save(arrays, {"cryfed.frames": json.dumps({"reasons": reasons})}))
+    described = {"reasons": reasons, "group": [f"infant-{i // 2}" for i in range(12)]}
+    path.write_bytes(save(arrays, {"cryfed.frames": json.dumps(described)}))
 
 
 def test_equals_the_selection_of_the_local_step(job: FederationJob) -> None:
@@ -76,6 +77,12 @@ def test_the_tally_is_the_confusion_of_clip_scores(job: FederationJob) -> None:
     found = tally(net, _load(job))
     np.testing.assert_array_equal(found[0], gate)
     np.testing.assert_array_equal(found[1], reason)
+
+
+def test_every_frame_knows_its_infant(job: FederationJob) -> None:
+    """12 clips of 6 infants, 3 frames each; clips 0–3 and 6–9 are for training."""
+    _rewrite(job)
+    assert _load(job).train_infant.tolist() == [i // 2 for i in (0, 1, 2, 3, 6, 7, 8, 9) for _ in range(3)]
 
 
 def test_unlabelled_clips_and_other_views_stay_out(job: FederationJob) -> None:

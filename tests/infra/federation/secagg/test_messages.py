@@ -91,9 +91,10 @@ def test_every_cut_and_every_addition_is_refused(kind: type[m.Message]) -> None:
     for size in range(len(data)):
         with pytest.raises(UpdateRejected):
             kind.from_bytes(data[:size], CONTEXT)
-    for more in (b"\x00", b"x" * 4000):
-        with pytest.raises(UpdateRejected):
-            kind.from_bytes(data + more, CONTEXT)
+    with pytest.raises(UpdateRejected):
+        kind.from_bytes(data + b"\x00", CONTEXT)
+    with pytest.raises(UpdateRejected, match="more than the"):
+        kind.from_bytes(data + b"x" * 4000, CONTEXT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

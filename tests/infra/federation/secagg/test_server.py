@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.federation.secagg.blobs import read_blobs, write_blobs
-from infra.federation.secagg.messages import Confirmation, FromSite, MaskedVector, Reveal, Shares
+from infra.federation.secagg.messages import Confirmation, FromSite, MaskedVector, Reveal, Shares, Survivors
 from infra.federation.secagg.recovery import recover
 from infra.federation.secagg.server import ServerRound, Stage
 from infra.federation.secagg.shamir import split
@@ -204,6 +204,14 @@ def test_a_state_with_parts_exchanged_is_refused_or_sound(data: st.DataObject) -
     i = data.draw(st.integers(0, len(blobs) - 1))
     blobs[i] = data.draw(st.sampled_from([b"", b"x", b"\x09", blobs[i][:-1], blobs[i] + b"x", blobs[i - 1]]))
     with contextlib.suppress(FederationError):
+        ServerRound.from_bytes(write_blobs(b"CSV\x01", blobs))
+
+
+def test_a_state_whose_stages_contradict_each_other_is_refused() -> None:
+    """Sites confirm that sent no vector."""
+    blobs = read_blobs(b"CSV\x01", _world("announce", "share", "mask", "confirm").server.to_bytes())
+    blobs[4] = Survivors(CONTEXT.digest, {}).to_bytes()
+    with pytest.raises(FederationError, match="damaged"):
         ServerRound.from_bytes(write_blobs(b"CSV\x01", blobs))
 
 
