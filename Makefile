@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Extra arguments for pip, e.g. an index of your own: make env PIP_ARGS="--index-url …"
 PIP_ARGS ?=
+# Processes that share the tests, a file at a time
+TEST_WORKERS ?= 2
 
-.PHONY: help env retrain test soak lint types format lock clean
+.PHONY: help env retrain federation-demo test soak lint types format lock clean
 
 help:
 	@echo "make retrain [MANIFEST=clips.csv] [ARGS='--preset compact …']   the whole pipeline, from audio to report"
+	@echo "make federation-demo                                          a SuperLink and four sites as processes, one of them killed"
 	@echo "make test                                                     lint, types and tests"
 	@echo "make soak                                                     every seed and pattern (hours)"
 	@echo "make lock                                                     resolve pyproject.toml into requirements.lock afresh"
@@ -30,6 +33,9 @@ $(STAMP): requirements.lock pyproject.toml
 retrain: env
 	$(BIN)/cryfed retrain $(if $(MANIFEST),--manifest "$(MANIFEST)") $(ARGS)
 
+federation-demo: env
+	$(BIN)/cryfed federation demo
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +44,7 @@ types: env
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n $(TEST_WORKERS) --dist loadgroup
 
 soak: env
 	$(BIN)/pytest -m soak --timeout 7200

@@ -27,8 +27,8 @@ PARAMETERS = {
     "preset": "tiny",
     "rounds": 3,
     "synth": {
-        "sites": 2,
-        "infants_per_site": 6,
+        "sites": 3,
+        "infants_per_site": 5,
         "cries_per_infant": 2,
         "noncries_per_site": 8,
         "public_noise": 30,
