@@ -23,7 +23,7 @@ POOL = SynthConfig(sites=6, seed=77)
 CODEC = QuantiserConfig(bits=8, adaptive_quantile=0.5)
 """C follows the median site's norm: a fixed C leaves a floor of quantisation noise once updates shrink."""
 
-ROUNDS = {"tiny": 6, "compact": 12, "paper": 12}
+ROUNDS = {"tiny": 6, "compact": 8, "paper": 12}
 _TINY_POOL = SynthConfig(
     sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=8, public_noise=20, clip_seconds=1.5, seed=77,
 )  # fmt: skip

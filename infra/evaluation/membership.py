@@ -23,9 +23,9 @@ from infra.federation.job import FederationJob
 from infra.federation.results import FederationResult, load_theta
 from infra.federation.site import frames_of
 from models.adapters import Vector, adapter_schema
-from models.dp_step import InfantTokens
 from models.errors import DataError
 from models.frames import TEST, TRAIN
+from models.infants import InfantTokens
 from models.local_step import LocalConfig, TokenSet, pool_tokens
 from models.membership import (
     alignment_scores,

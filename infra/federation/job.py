@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from infra.digest import canonical_json, digest_json
 from infra.federation.files import write_atomic
-from infra.federation.secagg.context import MIN_SITES
+from infra.federation.secagg.context import MIN_SITES, default_threshold
 from infra.federation.training import TrainingPlan
 from models.config import ModelConfig
 from models.errors import ConfigError
@@ -52,6 +52,9 @@ class SiteSpec(BaseModel):
         description="infant-level DP-SGD at the site: fields of PrivacyConfig, and `epsilon`, its budget over all runs",
     )
     steps: int = Field(0, ge=0, description="its own number of local steps; 0 takes the job's")
+    smallest_cohort: int = Field(
+        MIN_SITES, ge=MIN_SITES, description="it masks nothing for a sum over fewer sites than this"
+    )
     secure_only: bool = Field(
         False, description="it answers no round in which its update would travel unmasked"
     )
@@ -152,6 +155,12 @@ class FederationJob(BaseModel):
                 build()
             except (TypeError, KeyError, ConfigError) as err:
                 raise ValueError(f"{what}: {err}") from None
+        least = default_threshold(self.sites_per_round)
+        if self.threshold is not None and not least <= self.threshold <= self.sites_per_round:
+            raise ValueError(
+                f"threshold={self.threshold}: of {self.sites_per_round} sites a round it must lie in "
+                f"{least}..{self.sites_per_round}, or two sums of one round could be had"
+            )
         if self.secure and self.sites_per_round < MIN_SITES:
             raise ValueError(
                 f"secure aggregation needs {MIN_SITES} sites a round, this job asks {self.sites_per_round}: from the sum of two, "

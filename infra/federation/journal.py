@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class Journal:
         self._folder = folder
         self._job = job_digest
         self._closing: Mapping[str, Any] | None = None
+        self._nonce = secrets.token_hex(16)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / "lock")
@@ -87,6 +89,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._lock.release()
+
+    @property
+    def run(self) -> str:
+        """Name of this run of the job, 64 hex digits: another one wherever the job is federated from the start again."""
+        return digest_bytes(f"{self._job}\x1f{self._nonce}".encode())
 
     @property
     def closed(self) -> tuple[ClosedRound, ...]:
@@ -201,6 +208,7 @@ class Journal:
                 entry = json.loads(line)
                 if number == 1:
                     self._check_job(entry["job"])
+                    self._nonce = str(entry["nonce"])
                 elif entry["stage"] == "closed":
                     done = ClosedRound(entry["round"], entry["state"], entry["record"], entry["timing"])
                     if done.round != len(closed) + 1:
@@ -236,7 +244,7 @@ class Journal:
             ) from None
         if file.tell() == 0:
             self._file = file
-            self._write({"job": self._job})
+            self._write({"job": self._job, "nonce": self._nonce})
         return file
 
     def _write(self, entry: Mapping[str, Any]) -> None:

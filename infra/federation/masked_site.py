@@ -77,8 +77,9 @@ class MaskedRounds:
         state = self._load()
         if state is not None and state.context == context:
             return state.announcement.to_bytes()
+        before = self._spent() or (state and state.spent)
         state, announcement = SiteRound.begin(
-            context, self.site, self.identity, self._roster(context), self._spent()
+            context, self.site, self.identity, self._roster(context), before
         )
         self._save(state)
         return announcement.to_bytes()

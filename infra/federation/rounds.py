@@ -66,9 +66,12 @@ def federate(job: FederationJob, transport: Transport, emit: Emit = lambda _even
     header = Header(HELLO, "", "", 0, 0, schema.digest, base, plan.digest)
     introduced = introduce(job, transport, header, schema.size)
     digest = job.content_digest(base, introduced.features)
-    exchange = Exchange(transport, replace(header, run=digest), job.retries, job.timeout_s, max_payload=0)
     layout = Layout(schema, plan, len(job.reasons))
     with Journal(job.checkpoint_dir, digest) as journal:
+        # the sites' keys, variates and promises belong to one run: the same job from the start is another
+        exchange = Exchange(
+            transport, replace(header, run=journal.run), job.retries, job.timeout_s, max_payload=0
+        )
         collector: Collector = OpenCollector(exchange, layout)
         if plan.secure:
             collector = SecureCollector(exchange, layout, introduced.identities, job.threshold, journal)

@@ -163,6 +163,7 @@ class Site:
             self._pinned,
             self._schema.size,
             len(self._net.reasons),
+            self._spec.smallest_cohort,
         )
 
     def _contribute(self, request: Envelope, plan: TrainingPlan, payload: bytes) -> Contribution:

@@ -21,6 +21,7 @@ from models.control_variates import Variate
 from models.errors import IntegrityError, OutputError, VariatesOutOfStep
 
 _FILE = "variates.safetensors"
+_KEEP_RUNS = 3  # besides the one that begins
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,12 @@ class SiteStore:
             )
         return state
 
+    def _prune(self) -> None:
+        """Forget the variates of all but the last runs; what a run gave away (`masked_site`) is small and stays."""
+        kept = sorted(self.folder.parent.glob(f"*/{_FILE}"), key=lambda p: p.stat().st_mtime, reverse=True)
+        for path in kept[_KEEP_RUNS:]:
+            path.unlink()
+
     def save(self, state: SiteState) -> None:
         """Write the state; what was there before stays until the new one is complete.
 
@@ -116,7 +123,10 @@ class SiteStore:
             OutputError: the folder cannot be written.
         """
         try:
+            fresh = not self.folder.is_dir()
             self.folder.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                self._prune()
         except OSError as err:
             raise OutputError(f"cannot write the site's folder {self.folder}: {err.strerror}") from None
         pending = state.pending

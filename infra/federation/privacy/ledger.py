@@ -3,9 +3,9 @@
     charge   {"entry": "charge", "run", "round", "attempt", "steps", "sampling_rate", "noise_multiplier", "delta"}
     update   {"entry": "update", "run", "round", "attempt", "digest"}
 
-One JSON object a line. `charge` is written before a round is trained and stands whatever happens next: a process killed between
-the two has paid for nothing. `update` names the update that the charge paid for, before it leaves; sending that one again is free,
-training again is another attempt and costs again, for its noise is fresh.
+One JSON object a line. `charge` is written before a round is trained and stands whatever happens next: a process killed
+between the two has paid for nothing. `update` names the update that the charge paid for, before it leaves; sending that one
+again is free, training again is another attempt and costs again, for its noise is fresh.
 
 A line that cannot be read (torn by a crash, or damaged) counts as the costliest charge known. The total is the accountant's, over
 all charges at the budget's δ, for an infant that took part in all of them. Steps and noise of a later run are taken not to have
@@ -171,11 +171,11 @@ class PrivacyLedger:
         return compose(spends, self._budget.delta)
 
     def _refusal(self, run: str, round_number: int, before: float, after: float) -> str:
-        budget = self._budget
+        epsilon, delta = self._budget.epsilon, self._budget.delta
         return (
             f"round {round_number} of run {run[:12]} would take the privacy of this site's infants to ε = {after:.2f} at "
-            f"δ = {budget.delta:g}, its budget is {budget.epsilon:g}: {before:.2f} are spent, {max(0.0, budget.epsilon - before):.2f} "
-            "are left. Raise noise_multiplier, or take fewer steps or rounds; raising the budget is the site's own decision"
+            f"δ = {delta:g}, its budget is {epsilon:g}: {before:.2f} are spent, {max(0.0, epsilon - before):.2f} are left. "
+            "Raise noise_multiplier, or take fewer steps or rounds; raising the budget is the site's own decision"
         )
 
     @contextmanager
@@ -203,7 +203,9 @@ class PrivacyLedger:
                 which = (_text(entry["run"]), _whole(entry["round"]))
                 if entry["entry"] == "charge":
                     spend = Spend(
-                        _whole(entry["steps"]), float(entry["sampling_rate"]), float(entry["noise_multiplier"])
+                        _whole(entry["steps"]),
+                        float(entry["sampling_rate"]),
+                        float(entry["noise_multiplier"]),
                     )
                     pages.charges.append(Charge(*which, _whole(entry["attempt"]), spend))
                 elif entry["entry"] == "update":
@@ -221,7 +223,9 @@ class PrivacyLedger:
         try:
             size = os.fstat(fd).st_size
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            data = (b"\n" if torn else b"") + json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n"
+            data = (
+                (b"\n" if torn else b"") + json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n"
+            )
             while data:
                 data = data[os.write(fd, data) :]
             os.fsync(fd)

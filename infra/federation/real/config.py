@@ -9,7 +9,8 @@
     manifest = "/data/manifest.csv"         # its recordings; or `features`, frames that are ready
 
 Optional: `base_model`, where it lies elsewhere than the job says; `override`, the site's own reason to train although its gate
-fails; `secure_only = true`, no part in a round whose updates are not masked. Relative paths are relative to the file.
+fails; `secure_only = true`, no part in a round whose updates are not masked; a table `[privacy]`, noise and budget of private
+training. Relative paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -52,6 +53,7 @@ class SiteConfig(BaseModel):
     base_model: Path | None = None
     override: str | None = None
     secure_only: bool | None = None
+    privacy: dict[str, Any] | None = None
 
     @field_validator("superlink")
     @classmethod
@@ -66,6 +68,18 @@ class SiteConfig(BaseModel):
     def _reason(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             raise ValueError("an override needs a reason in words; leave the line out where there is none")
+        return value
+
+    @field_validator("privacy")
+    @classmethod
+    def _budget(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            from infra.federation.private import Privacy  # brings torch
+
+            try:
+                Privacy.from_dict(value)
+            except ConfigError as err:
+                raise ValueError(str(err)) from None
         return value
 
     @model_validator(mode="after")
@@ -94,8 +108,8 @@ class SiteConfig(BaseModel):
                 f"{self.job} has no site {self.site!r}, only {', '.join(job.site_names)}: use the name that the job uses"
             )
         said = {name: getattr(self, name) for name in ("manifest", "features", "folder", "override")}
-        if self.secure_only is not None:
-            said["secure_only"] = self.secure_only
+        stricter = {"secure_only": self.secure_only, "privacy": self.privacy}
+        said |= {name: value for name, value in stricter.items() if value is not None}
         own = job.site(self.site).model_copy(update=said)
         sites = tuple(own if site.name == self.site else site for site in job.sites)
         base = self.base_model or job.base_model

@@ -24,6 +24,7 @@ from infra import quiet
 from infra.data.synth.config import REASONS, SynthConfig
 from infra.data.synth.corpus import synthesise
 from infra.federation.files import encode_arrays
+from infra.federation.identity import load_identity, verification_key
 from infra.federation.job import FederationJob, SiteSpec
 from infra.federation.local.plan import DataPlan
 from infra.federation.real import superlink
@@ -152,10 +153,12 @@ def _write_job(folder: Path) -> tuple[FederationJob, Path]:
     cfg = preset("tiny")
     base = folder / "base.safetensors"
     base.write_bytes(encode_arrays(to_arrays(CryNet(cfg, REASONS, seed=1))))
+    sites = []
+    for name in (f"site-{i}" for i in range(SITES)):
+        own = folder / "sites" / name / "own"
+        sites.append(SiteSpec(name=name, folder=own, identity=verification_key(load_identity(own)).hex()))
     job = FederationJob(
-        sites=tuple(
-            SiteSpec(name=f"site-{i}", folder=folder / "sites" / f"site-{i}" / "own") for i in range(SITES)
-        ),
+        sites=tuple(sites),
         base_model=base,
         network=cfg.to_dict(),
         reasons=REASONS,

@@ -54,7 +54,7 @@ _CALL_S: Final = 30.0
 _OBJECT_S: Final = 300.0
 _LEAVE_S: Final = 3.0
 _TAKE_OVER_S: Final = 60.0  # the server holds a killed process's connection for up to 20 s
-_RETRY_S: Final = (1.0, 30.0)
+_RETRY_S: Final = (0.5, 15.0)
 _FRAMING_BYTES: Final = 2**20  # of one call: metadata, object tree
 _TLS_TROUBLE: Final = ("handshake", "peer name", "hostname verification", "certificate")
 

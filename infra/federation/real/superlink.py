@@ -80,7 +80,7 @@ def ensure_running(folder: Path, *, listen: str = LOOPBACK, port: int = 0) -> Su
 
 
 def run_in_foreground(folder: Path, *, listen: str, port: int, on_up: Callable[[SuperLink], None]) -> None:
-    """Start the SuperLink of this folder and stay until it ends, or until this process is interrupted, which ends it.
+    """Start the SuperLink of this folder and stay until this process is interrupted, which ends both.
 
     Raises:
         ConfigError, ServerError: as `ensure_running`; also where it runs already, or ends by itself.
@@ -93,6 +93,8 @@ def run_in_foreground(folder: Path, *, listen: str, port: int, on_up: Callable[[
         while process.find(folder, NAME) is not None:
             time.sleep(_LOOK_S)
         raise ServerError(f"the SuperLink of {folder} has ended; its log says why: {link.log}")
+    except KeyboardInterrupt:
+        return
     finally:
         stop_running(folder)
 

@@ -15,14 +15,14 @@ from infra.federation.base import load_base
 from infra.federation.files import encode_arrays
 from infra.federation.results import FederationResult
 from models.adapters import Vector, get_vector
-from models.dp_step import InfantTokens
 from models.errors import DataError
 from models.frames import TEST, TRAIN, VAL
+from models.infants import InfantTokens
 from models.local_step import LocalConfig, local_step
 from tests.infra.federation.world import make_job
 from tests.models.helpers import made_up_tokens, tiny_net
 
-CFG = LocalConfig(steps=150, batch_size=24, lr=0.1)
+CFG = LocalConfig(steps=80, batch_size=24, lr=0.15)
 
 
 def random_infants(seed: int, n: int = 30) -> InfantTokens:
@@ -46,9 +46,7 @@ def test_every_attack_finds_an_overfit_training() -> None:
     short = start - local_step(net, members.tokens, start, dataclasses.replace(CFG, steps=15), 0).delta
     promise = {"unit": "infant", "epsilon": None, "delta": None}
     trained = Trained(theta, [(start, start - short), (short, short - theta)], promise)
-    found = attack_training(
-        net, members, others, trained, CFG, reference=train, references=2, resamples=200
-    )
+    found = attack_training(net, members, others, trained, CFG, reference=train, references=2, resamples=200)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["unit"], found["members"], found["others"]) == ("infant", 30, 30)
     assert found["privacy"] == promise
@@ -60,7 +58,7 @@ def test_every_attack_finds_an_overfit_training() -> None:
 
 
 def test_no_attack_finds_anything_without_training() -> None:
-    net, members, others = tiny_net(), random_infants(1), random_infants(2)
+    net, members, others = tiny_net(), random_infants(3), random_infants(4)
     theta = get_vector(net)
     found = attack_training(
         net, members, others, Trained(theta), CFG, reference=train, references=2, resamples=200
@@ -73,9 +71,7 @@ def test_no_attack_finds_anything_without_training() -> None:
 def test_an_odd_number_of_references_is_refused() -> None:
     net, infants = tiny_net(), random_infants(1, 4)
     with pytest.raises(DataError, match="even number"):
-        attack_training(
-            net, infants, infants, Trained(get_vector(net)), CFG, reference=train, references=3
-        )
+        attack_training(net, infants, infants, Trained(get_vector(net)), CFG, reference=train, references=3)
 
 
 def test_a_finished_job(tmp_path: Path) -> None:

@@ -105,7 +105,15 @@ def test_rounds_that_bring_nothing_end_in_an_error(tmp_path: Path) -> None:
 
 def test_c_is_the_mean_of_all_variates_over_30_rounds_of_drop_outs(tmp_path: Path) -> None:
     """Sites vanish at random stages; c of the server's state stays the mean of what the sites have committed or will."""
-    job = make_job(tmp_path, sites=5, rounds=30, threshold=4, retries=0, eval_every=0, local={"steps": 1, "batch_size": 4})
+    job = make_job(
+        tmp_path,
+        sites=5,
+        rounds=30,
+        threshold=4,
+        retries=0,
+        eval_every=0,
+        local={"steps": 1, "batch_size": 4},
+    )
     handlers = handlers_of(job, tmp_path)
     stages = (KEYS, SHARE, TRAIN, CONFIRM, UNMASK)
 
@@ -126,7 +134,8 @@ def test_c_is_the_mean_of_all_variates_over_30_rounds_of_drop_outs(tmp_path: Pat
     size = state["theta"].size
     own = []
     for spec in job.sites:
-        found = SiteStore(spec.folder, result.job_digest).load(size)
+        (folder,) = (spec.folder / "runs").iterdir()
+        found = SiteStore(spec.folder, folder.name).load(size)
         last = max((r["round"] for r in records if spec.name in r["counted"]), default=0)
         own.append(found.settle(0, last, spec.name).own)
     np.testing.assert_allclose(state["control"], np.mean(own, axis=0), atol=1e-12, rtol=0)
@@ -253,3 +262,26 @@ def test_a_context_for_other_sums_is_refused(tmp_path: Path) -> None:
         answer = asked(**changed)
         assert answer.refused, says
         assert says in answer.body["message"]
+
+
+def test_the_same_job_from_the_start_is_another_run(tmp_path: Path) -> None:
+    """Without its checkpoints a job begins again, and the sites, which remember the first run, take part in the second."""
+    job = make_job(tmp_path, sites=3, rounds=2)
+    first = federate(job, local_transport(job, tmp_path))
+    shutil.rmtree(job.checkpoint_dir)
+    again = federate(job, local_transport(job, tmp_path))
+    assert again.theta_digest == first.theta_digest
+    assert len(list((job.sites[0].folder / "runs").iterdir())) == 2
+
+
+def test_a_threshold_that_would_let_two_sums_through_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must lie in 4\.\.5"):
+        make_job(tmp_path, sites=5, threshold=3)
+
+
+def test_a_site_masks_for_no_smaller_cohort_than_it_wants(tmp_path: Path) -> None:
+    job = make_job(tmp_path, sites=3, rounds=1)
+    shy = (job.sites[0], job.sites[1].model_copy(update={"smallest_cohort": 4}), job.sites[2])
+    job = job.model_copy(update={"sites": shy})
+    with pytest.raises(FederationError, match="takes part from 4 on"):
+        federate(job, local_transport(job, tmp_path))

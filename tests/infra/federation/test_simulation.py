@@ -48,7 +48,6 @@ def hostile_app(path):
 
     client.query("hello")(answer)
     client.train("step")(answer)
-    client.query("evaluate")(answer)
     return client
 
 path = Path(sys.argv[1])
@@ -68,12 +67,12 @@ def test_the_simulation_equals_the_plain_loop(tmp_path: Path) -> None:
     assert result.theta_digest == expected.theta_digest
     assert result.theta.read_bytes() == expected.theta.read_bytes()
     assert result.history.read_bytes() == expected.history.read_bytes()
-    assert [e["event"] for e in events] == ["start", *["round"] * job.rounds, "done"]
+    assert [e["event"] for e in events] == ["start", *["round"] * job.rounds, "closing", "done"]
 
 
 def test_hostile_sites_are_left_out_over_flower(tmp_path: Path) -> None:
     """Site 1 crashes, site 2 answers with junk; in round 2 site 3 does too, which is one too many."""
-    job = make_job(tmp_path, sites=4, rounds=2, min_sites=2, retries=1)
+    job = make_job(tmp_path, sites=4, rounds=2, min_sites=2, retries=1, secure=False)
     job.save(tmp_path / "job.json")
     (tmp_path / "hostile.py").write_text(HOSTILE)
     done = subprocess.run(
@@ -87,13 +86,12 @@ def test_hostile_sites_are_left_out_over_flower(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "FederationError round 2: 1 of 4 sites delivered, at least 2 are needed" in done.stdout
     journal = [json.loads(line) for line in (job.checkpoint_dir / "journal.jsonl").read_text().splitlines()]
-    assert [e.get("stage") for e in journal] == [None, "open", "received", "closed", "open"]
-    record = journal[3]["record"]
+    assert [e.get("stage") for e in journal] == [None, "open", "closed", "open"]
+    record = journal[2]["record"]
     assert record["survivors"] == ["site0", "site3"]
     assert record["failures"]["site1"]["kind"] == "lost"
     assert "a bug at the site" in record["failures"]["site1"]["reason"]
     assert record["failures"]["site2"]["kind"] == "rejected"
-    assert record["validation"]["sites"] == 4
 
 
 def test_sites_gate_extract_and_calibrate_over_flower_as_in_one_process(tmp_path: Path) -> None:
@@ -104,7 +102,15 @@ def test_sites_gate_extract_and_calibrate_over_flower_as_in_one_process(tmp_path
     plain = local_job(tmp_path / "plain", manifest)
     sites = {name: site.handle for name, site in open_sites(plain, tmp_path).items()}
     expected = run_job(plain, LocalTransport(sites))
-    assert [e["event"] for e in events] == ["gate", "features", "start", "round", "calibrate", "done"]
+    assert [e["event"] for e in events] == [
+        "gate",
+        "features",
+        "start",
+        "round",
+        "closing",
+        "calibrate",
+        "done",
+    ]
     assert result.theta_digest == expected.theta_digest
     for name in (CALIBRATIONS, "history.json"):
         assert (job.out_dir / name).read_bytes() == (plain.out_dir / name).read_bytes()

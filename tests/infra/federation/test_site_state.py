@@ -78,3 +78,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(OutputError, match="site's folder"):
         SiteStore(blocked, RUN).save(SiteState.initial(3))
+
+
+def test_old_runs_give_way(tmp_path: Path) -> None:
+    for k in range(6):
+        SiteStore(tmp_path, f"{k}" * 64).save(SiteState.initial(3))
+    assert len(list(tmp_path.glob("runs/*/variates.safetensors"))) == 4
+    assert (tmp_path / "runs" / ("5" * 16)).is_dir()

@@ -233,7 +233,9 @@ def test_a_held_ledger_is_a_typed_error(path: Path, monkeypatch: pytest.MonkeyPa
         PrivacyLedger(path, BUDGET).charge("run", 1, ROUND)
 
 
-def test_a_ledger_that_cannot_be_written_stops_the_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_cannot_be_written_stops_the_training(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path.parent / "file").write_text("")
     with pytest.raises(OutputError, match="nothing may be trained"):
         PrivacyLedger(path.parent / "file" / "privacy.jsonl", BUDGET).charge("run", 1, ROUND)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,14 @@ LINES = {
 }
 
 
-def write(root: Path, /, **changes: str | None) -> Path:
+def write(root: Path, /, **changes: Any) -> Path:
     lines = {name: value for name, value in {**LINES, **changes}.items() if value is not None}
+    table = lines.pop("privacy", None)
+    text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+    if table is not None:
+        text += "[privacy]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
     path = root / "site.toml"
-    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
+    path.write_text(text)
     return path
 
 
@@ -52,6 +57,8 @@ def config(tmp_path: Path) -> SiteConfig:
         ({"features": None}, "either manifest"),
         ({"manifest": "m.csv"}, "either manifest"),
         ({"override": "  "}, "override: an override needs a reason"),
+        ({"privacy": {"noise_multiplier": 1.0}}, "privacy: privacy needs `epsilon`"),
+        ({"privacy": {"noise_multiplier": 1.0, "epsilon": 8.0, "colour": 1}}, "privacy: privacy: "),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, changes: dict, words: str) -> None:
@@ -97,6 +104,10 @@ def test_the_sites_own_word_counts_over_the_jobs(tmp_path: Path, config: SiteCon
     spec = said.site("site1")
     assert (spec.features, spec.manifest, spec.override) == (None, tmp_path / "m.csv", "known")
     assert said.base_model == tmp_path / "b.safetensors"
+    assert not spec.secure_only
+    private = {"noise_multiplier": 1.0, "epsilon": 8.0}
+    spec = load_site_config(write(tmp_path, secure_only=True, privacy=private)).own_job().site("site1")
+    assert (spec.secure_only, spec.privacy) == (True, private)
     with pytest.raises(ConfigError, match=r"has no site 'ward', only site0, site1"):
         load_site_config(write(tmp_path, site="ward")).own_job()
 

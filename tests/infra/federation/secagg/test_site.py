@@ -245,10 +245,12 @@ def test_it_gives_one_kind_of_share_and_keeps_no_secret() -> None:
     assert all(s in before.to_bytes() for s in secret)
     assert not any(s in data for s in secret)
     world, _ = _stages()["unmasked"]
+    assert after.confirm(world.survivors, KEY, after.spent) == (after, before.confirmation)
+    other = Survivors(CONTEXT.digest, {**world.survivors.entries, 4: b"d" * 32})
     for refused in (
         lambda: after.share(world.key_list),
         lambda: after.mask(_delivery(world), values_of(CONTEXT, ME), KEY, after.spent),
-        lambda: after.confirm(world.survivors, KEY, after.spent),
+        lambda: after.confirm(other, KEY, after.spent),
     ):
         with pytest.raises(FederationError):
             refused()
