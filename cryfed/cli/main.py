@@ -137,11 +137,13 @@ def deploy(
 
 def _register() -> None:
     """The other groups, one file each."""
-    from cryfed.cli import data, score, server, store
+    from cryfed.cli import data, experiments, federation, score, server, store
 
     app.add_typer(data.app, name="data")
     app.add_typer(store.app, name="store")
     app.add_typer(server.app, name="server")
+    app.add_typer(federation.app, name="federation")
+    experiments.register(app)
     score.register(app)
 
 

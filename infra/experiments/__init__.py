@@ -1,0 +1,1 @@
+"""Experiments on how fast the federation learns: cells, their results, and the page that shows them."""
