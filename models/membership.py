@@ -7,9 +7,9 @@ alignment    cosine of Δ and ∇L_j(θ), θ being where the round began: what a
              is seen (Li, Li and Ribeiro, ICLR 2023)
 regression   ridge regression of Δ on all candidates' unit gradients at once: alignment less what an infant shares with the others
 
-The unit is the infant, over all of its frames. The numbers of merit are the area under the ROC (0.5: the attacker learns nothing)
-and the true-positive rate at 1 % false positives, for a mean can look harmless while a few infants are sure finds. They bound what
-*these* attacks find from below; the bound from above is ε, δ.
+The unit is the infant, over all of its frames. The numbers of merit are the area under the ROC (0.5: the attacker learns
+nothing) and the true-positive rate at 1 % false positives, for a mean can look harmless while a few infants are sure finds. What
+these attacks find is a lower bound on what can be found; the upper one is (ε, δ).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 
 from models.adapters import Vector, adapter_schema
 from models.bootstrap import Interval, group_bootstrap
-from models.dp_step import InfantTokens, PerInfant, check_infants
 from models.errors import DataError
+from models.infants import InfantTokens, PerInfant, check_infants
 from models.local_step import LocalConfig, one_thread
 from models.metrics import Floats, auroc, roc_curve
 from models.network import CryNet
@@ -114,7 +114,9 @@ def calibrated_scores(losses: npt.ArrayLike, reference: npt.ArrayLike, used: npt
     return np.where(out, reference, 0.0).sum(0) / out.sum(0) - np.asarray(losses, np.float64)
 
 
-def unit_gradients(net: CryNet, data: InfantTokens, theta: Vector, cfg: LocalConfig) -> npt.NDArray[np.float32]:
+def unit_gradients(
+    net: CryNet, data: InfantTokens, theta: Vector, cfg: LocalConfig
+) -> npt.NDArray[np.float32]:
     """∇L_j(θ) / ‖∇L_j(θ)‖ of each infant (n, P), in the order of `data.names`; θ is where a round began. 4·n·P bytes.
 
     Raises:
@@ -147,7 +149,7 @@ def alignment_scores(units: npt.NDArray[np.float32], update: npt.NDArray[np.floa
 def regression_scores(units: npt.NDArray[np.float32], update: npt.NDArray[np.floating]) -> Floats:
     """The regression attack's scores (n,): x of min ‖Δ/‖Δ‖ − Σ x_j u_j‖² + λ‖x‖². Arguments and errors as `alignment_scores`."""
     gram = (units @ units.T).astype(np.float64)
-    return np.linalg.solve(gram + _RIDGE * np.eye(len(units)), alignment_scores(units, update))
+    return np.asarray(np.linalg.solve(gram + _RIDGE * np.eye(len(units)), alignment_scores(units, update)))
 
 
 def _check(net: CryNet, data: InfantTokens, theta: Vector) -> None:

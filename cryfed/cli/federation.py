@@ -181,6 +181,19 @@ def site_start(config: _Config = Path("site.toml")) -> None:
     raise typer.Exit(run(config))
 
 
+@site.command("ledger")
+def site_ledger(config: _Config = Path("site.toml")) -> None:
+    """Show what training has cost this site's infants so far, run by run, and what is left of the budget."""
+    from infra.federation.privacy.ledger import table
+    from infra.federation.private import Privacy
+    from infra.federation.real.config import load_site_config
+
+    found = load_site_config(config)
+    if found.privacy is None:
+        raise ConfigError(f"{config} has no [privacy]: this site trains without noise and keeps no ledger")
+    typer.echo(table(Privacy.from_dict(found.privacy).ledger(found.folder).summary()))
+
+
 @app.command()
 def run(
     folder: _Server,
@@ -220,6 +233,10 @@ def _tell(event: Mapping[str, Any]) -> None:
     )
     for name, why in event["failures"].items():
         typer.secho(f"  {name}: {why['kind']}: {why['reason']}", fg="yellow")
+    if event["skipped"]:
+        typer.secho(f"  skipped: {event['skipped']}", fg="yellow")
+    for alarm in event["alarms"]:
+        typer.secho(f"  {alarm['kind']}: {alarm['what']}; {alarm['cause']}", fg="red")
 
 
 def _table(found: Demo) -> None:

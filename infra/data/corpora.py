@@ -21,8 +21,8 @@ import pandas as pd
 from infra.data.audio import probe, write_bytes
 from infra.data.manifest import COLUMNS, NO_FOLD
 from infra.digest import digest_file
-from models.seeds import derive_seed
 from models.errors import AudioError, DataError, ManifestError, OutputError
+from models.seeds import derive_seed
 
 DONATEACRY: Final = "donateacry"
 ESC50: Final = "esc50"

@@ -25,12 +25,12 @@ import safetensors.numpy
 import torch
 
 from infra.data.audio import ClipLimits, ReadLimits, read_audio, write_bytes
-from models.seeds import derive_seed
 from models.augment import apply_gain, mix_at_snr
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError, ManifestError
 from models.frames import TRAIN, UNKNOWN, SiteFrames
 from models.log_mel import LogMel
+from models.seeds import derive_seed
 from models.segmentation import VadConfig, frames
 
 Wave = npt.NDArray[np.float32]

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from infra.data.manifest import NO_FOLD
-from models.seeds import derive_seed
 from models.errors import ConfigError, ManifestError
 from models.frames import TEST, TRAIN, VAL
+from models.seeds import derive_seed
 
 
 def assign_folds(table: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:

@@ -150,4 +150,7 @@ class Plan:
     def key(self, cell: Cell, world: str) -> str:
         """What a cell's result is filed under."""
         rounds = self.tuning_rounds if cell.purpose == "tune" else self.rounds
-        return digest_json({"plan": self.digest(world), "cell": cell.to_dict(), "rounds": rounds})[:32]
+        what = cell.to_dict()
+        for prose in ("title", "tuned_as"):
+            del what["arm"][prose]
+        return digest_json({"plan": self.digest(world), "cell": what, "rounds": rounds})[:32]

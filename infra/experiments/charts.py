@@ -139,7 +139,9 @@ def savings(document: Json) -> str:
     figure, (ax,) = draw(9.4, 0.9 + 0.24 * len(rows))
     y = np.arange(len(rows))[::-1]
     ends = [v["low"] if v["low"] is not None else v["value"] for v, _, _ in rows]
-    low_end = max(-1.5, np.floor(2 * min(*ends, 0.0)) / 2)  # what costs more than 2.5 times the rounds is cut off
+    low_end = max(
+        -1.5, np.floor(2 * min(*ends, 0.0)) / 2
+    )  # what costs more than 2.5 times the rounds is cut off
     for at, (value, colour, bold) in zip(y, rows, strict=True):
         if value["low"] is not None:
             low = max(value["low"], low_end)

@@ -44,7 +44,7 @@ FULL = Plan(
     settings=SETTINGS,
     ablation_settings=(Setting(0.1, 1.0),),
     local=LocalConfig(steps=5, batch_size=16),
-    rates=(0.1, 0.2, 0.4),
+    rates=(0.05, 0.1, 0.2, 0.4),
     questions=QUESTIONS,
     tuning_rounds=20,
 )

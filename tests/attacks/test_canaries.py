@@ -184,7 +184,10 @@ def numbers(value: object) -> Iterator[float]:
 
 def test_the_history_holds_sums_only(run: Recorded) -> None:
     history = json.loads(run.result.history.read_text())
-    per_site = {"bytes_up", "bytes_down"}  # a site sends what all send, as shown above, and the server knows what it sends
+    per_site = {
+        "bytes_up",
+        "bytes_down",
+    }  # a site sends what all send, as shown above, and the server knows what it sends
     for record in history["rounds"]:
         for key, value in record.items():
             if key not in per_site and isinstance(value, dict):

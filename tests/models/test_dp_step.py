@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from models.adapters import Vector, adapter_schema, get_vector, trained_parameters
-from models.dp_step import (
-    InfantTokens,
-    Noise,
-    PerInfant,
-    PrivacyConfig,
-    clipped_sum,
-    dp_local_step,
-    draw_frames,
-    gather,
-    infant_loss,
-)
+from models.dp_step import Noise, PrivacyConfig, clipped_sum, dp_local_step, draw_frames
 from models.errors import ConfigError, DataError, FederationError, UpdateRejected
+from models.infants import InfantTokens, PerInfant, gather, infant_loss
 from models.local_step import LocalConfig, TokenSet, losses, normaliser, pool_tokens
 from models.network import CryNet, Outputs
 from tests.models.helpers import REASONS, made_up_tokens, tiny_net
@@ -153,7 +144,7 @@ def test_loss_of_one_infant_by_hand() -> None:
     assert value([0]) == pytest.approx(0.5 * math.log(2) + inside, rel=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     clip=st.floats(0.01, 3.0),
@@ -168,7 +159,7 @@ def test_one_infant_moves_the_sum_by_at_most_the_clip(
     """However many frames it has, and whatever is in them."""
     if cries + others == 0:
         cries = 1
-    base = made_up_infants(seed, n=4)
+    base = made_up_infants(seed, n=3)
     extra = made_up_infants(seed + 1, n=1, cries=cries, others=others)
     tokens = pool_tokens([extra.tokens] * copies)
     loud = dataclasses.replace(tokens, tokens=(tokens.tokens * np.float16(scale)).astype(np.float16))
@@ -199,7 +190,7 @@ def test_a_small_gradient_is_not_blown_up_and_a_zero_one_is_zero() -> None:
 
 
 def test_noise_has_the_standard_deviation_it_should() -> None:
-    """No loss, 4 infants of 8 expected: Δ = η (N(0, σ²S²)) / 4 with σS = 3, η = 0.1: 0.075 a coordinate; K steps: √K times that."""
+    """No loss, 4 of 8 infants expected: Δ = η N(0, σ²S²) / 4 with σS = 3, η = 0.1: 0.075 a coordinate; K steps: √K times that."""
     net, data = tiny_net(), made_up_infants(0, n=8)
     silent = LocalConfig(
         steps=1, lr=0.1, momentum=0.0, prox_mu=0.0, gate_weight=0, reason_weight=0, energy_weight=0
@@ -242,7 +233,7 @@ def test_noise_is_fresh_and_owes_nothing_to_any_seed() -> None:
 
 
 def test_every_infant_is_drawn_by_itself() -> None:
-    """20 equal infants with gradients clipped to 1: ‖Δ‖·E|batch| counts the drawn. Mean 5, variance 20·¼·¾ = 3.75, as binomial."""
+    """20 equal infants, clipped to S = 0.01: ‖Δ‖·E|batch| / S counts the drawn. Binomial: mean 5, variance 20·¼·¾ = 3.75."""
     one = made_up_infants(5, n=1)
     data = joined(*[one] * 20)
     net = tiny_net()
@@ -251,11 +242,11 @@ def test_every_infant_is_drawn_by_itself() -> None:
     source = bytes_of(3)
     drawn = [
         np.linalg.norm(dp_local_step(net, data, theta, cfg, privacy, source=source).delta) * 5 / 1e-2
-        for _ in range(150)
+        for _ in range(100)
     ]
     np.testing.assert_allclose(drawn, np.round(drawn), atol=0.01)
-    assert np.mean(drawn) == pytest.approx(5, abs=0.5)
-    assert np.var(drawn) == pytest.approx(3.75, abs=1.4)
+    assert np.mean(drawn) == pytest.approx(5, abs=0.6)
+    assert np.var(drawn) == pytest.approx(3.75, abs=1.6)
 
 
 def test_an_empty_sample_is_noise_alone() -> None:
@@ -290,10 +281,10 @@ def test_no_more_than_the_given_frames_of_an_infant_are_used() -> None:
 
 
 def test_it_learns_with_noise() -> None:
-    net, data = tiny_net(), made_up_infants(1, n=60, cries=2, others=2)
+    net, data = tiny_net(), made_up_infants(1, n=40, cries=1, others=1)
     theta = get_vector(net)
-    cfg = LocalConfig(steps=40, lr=0.2)
-    privacy = PrivacyConfig(noise_multiplier=0.3, infants_per_step=20, delta=1e-3)
+    cfg = LocalConfig(steps=25, lr=0.2)
+    privacy = PrivacyConfig(noise_multiplier=0.3, infants_per_step=16, delta=1e-3)
     y = theta - dp_local_step(net, data, theta, cfg, privacy, source=bytes_of(1)).delta
     engine = PerInfant(net, data.tokens, cfg)
     before, after = (engine.losses(torch.from_numpy(t), data.rows).mean() for t in (theta, y))
@@ -310,12 +301,12 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="promises nothing to 6 infants"):
         dp_local_step(net, data, theta, CFG, dataclasses.replace(privacy, delta=0.2))
     t = data.tokens
+    cut = InfantTokens(dataclasses.replace(t, tokens=t.tokens[:, :, :-1]), data.infant)
     with pytest.raises(DataError, match="another network"):
-        cut = dataclasses.replace(t, tokens=t.tokens[:, :, :-1])
-        dp_local_step(net, InfantTokens(cut, data.infant), theta, CFG, privacy)
+        dp_local_step(net, cut, theta, CFG, privacy)
+    odd = InfantTokens(dataclasses.replace(t, reason=t.reason + 5), data.infant)
     with pytest.raises(DataError, match="reasons below 3"):
-        odd = dataclasses.replace(t, reason=t.reason + 5)
-        dp_local_step(net, InfantTokens(odd, data.infant), theta, CFG, privacy)
+        dp_local_step(net, odd, theta, CFG, privacy)
     with pytest.raises(DataError, match="infants of shape"):
         InfantTokens(t, data.infant[:-1])
     with pytest.raises(DataError, match="labelled frame"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.adapters import Vector, get_vector
-from models.dp_step import InfantTokens, PrivacyConfig, dp_local_step
+from models.dp_step import PrivacyConfig, dp_local_step
 from models.errors import DataError, FederationError
+from models.infants import InfantTokens
 from models.local_step import LocalConfig, local_step
 from models.membership import (
     Attack,
@@ -25,7 +26,7 @@ from models.membership import (
 from models.metrics import auroc
 from tests.models.helpers import made_up_tokens, tiny_net
 
-CFG = LocalConfig(steps=200, batch_size=24, lr=0.1)
+CFG = LocalConfig(steps=100, batch_size=24, lr=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,7 @@ def population() -> tuple[InfantTokens, np.ndarray]:
     data = made_up_tokens(5, 180)
     gate = rng.integers(0, 2, 180).astype(np.int8)
     reason = np.where(gate == 1, rng.integers(0, 3, 180), -1).astype(np.int16)
-    infants = InfantTokens(
-        dataclasses.replace(data, gate=gate, reason=reason), np.repeat(np.arange(60), 3)
-    )
+    infants = InfantTokens(dataclasses.replace(data, gate=gate, reason=reason), np.repeat(np.arange(60), 3))
     return infants, np.arange(60) % 2 == 0
 
 
@@ -64,14 +63,19 @@ def test_the_sum_of_a_round_is_attacked(population) -> None:
     infants, member = population
     net = tiny_net()
     start = get_vector(net)
-    theta = start - local_step(net, made_up_tokens(77, 180), start, dataclasses.replace(CFG, steps=30), 3).delta
+    theta = (
+        start
+        - local_step(net, made_up_tokens(77, 180), start, dataclasses.replace(CFG, steps=30, lr=0.1), 3).delta
+    )
     members = infants.select(np.flatnonzero(member)).tokens
-    update = local_step(net, members, theta, dataclasses.replace(CFG, steps=15), 1).delta
+    update = local_step(net, members, theta, dataclasses.replace(CFG, steps=15, lr=0.1), 1).delta
     units = unit_gradients(net, infants, theta, CFG)
     np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1.0, rtol=1e-5)
     assert auroc(alignment_scores(units, update), member) > 0.6
     assert auroc(regression_scores(units, update), member) > 0.7
-    np.testing.assert_allclose(alignment_scores(units, 7 * update), alignment_scores(units, update), rtol=1e-5)
+    np.testing.assert_allclose(
+        alignment_scores(units, 7 * update), alignment_scores(units, update), rtol=1e-5
+    )
 
 
 def test_regression_sees_past_what_all_infants_share() -> None:
@@ -110,7 +114,7 @@ def test_noise_defeats_the_attack(population) -> None:
     net = tiny_net()
     theta = get_vector(net)
     privacy = PrivacyConfig(noise_multiplier=4.0, infants_per_step=8, delta=1e-3)
-    cfg = dataclasses.replace(CFG, steps=40, lr=0.02)
+    cfg = dataclasses.replace(CFG, steps=15, lr=0.05)
     source = np.random.default_rng(0).bytes
     step = dp_local_step(net, infants.select(np.flatnonzero(member)), theta, cfg, privacy, source=source)
     attack = judge(loss_scores(infant_losses(net, infants, theta - step.delta, cfg)), member, seed=0)

@@ -26,8 +26,8 @@ from infra.data.synth.noises import MAKERS
 from infra.data.synth.prosody import ATTRIBUTES, attributes, draw_infant, plan_cry
 from infra.data.synth.voice import render_cry
 from infra.digest import digest_bytes
-from models.seeds import derive_seed
 from models.errors import OutputError
+from models.seeds import derive_seed
 
 Namespace = Literal["federation", "public"]
 Row = dict[str, str]

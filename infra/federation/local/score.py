@@ -33,7 +33,9 @@ class Trained:
     reasons: tuple[str, ...]
     base: Path
     theta: Path
-    clean_only: bool = False  # score clips as recorded alone: enough for a yardstick, and a fraction of the work
+    clean_only: bool = (
+        False  # score clips as recorded alone: enough for a yardstick, and a fraction of the work
+    )
 
 
 def config(trained: Trained) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class SiteConfig(BaseModel):
     base_model: Path | None = None
     override: str | None = None
     secure_only: bool | None = None
+    smallest_cohort: int | None = None
     privacy: dict[str, Any] | None = None
 
     @field_validator("superlink")
@@ -108,7 +109,11 @@ class SiteConfig(BaseModel):
                 f"{self.job} has no site {self.site!r}, only {', '.join(job.site_names)}: use the name that the job uses"
             )
         said = {name: getattr(self, name) for name in ("manifest", "features", "folder", "override")}
-        stricter = {"secure_only": self.secure_only, "privacy": self.privacy}
+        stricter = {
+            "secure_only": self.secure_only,
+            "smallest_cohort": self.smallest_cohort,
+            "privacy": self.privacy,
+        }
         said |= {name: value for name, value in stricter.items() if value is not None}
         own = job.site(self.site).model_copy(update=said)
         sites = tuple(own if site.name == self.site else site for site in job.sites)

@@ -77,6 +77,7 @@ def run_demo(folder: Path, say: Say) -> Demo:
     corpus = synthesise(_CORPUS, folder / "corpus")
     say(f"corpus     {SITES} sites, synthetic (seed {_CORPUS.seed})")
     job, document = _write_job(folder)
+    say("network    tiny and untrained: this shows what holds, not what is learned")
     server = folder / "server"
     make_server(server)
     for site in job.site_names:

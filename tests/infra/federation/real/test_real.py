@@ -126,7 +126,7 @@ def test_it_gives_what_the_plain_loop_gives(federation: Federation, tmp_path: Pa
     assert events[-1]["event"] == "done"
     rounds = [e for e in events if e["event"] == "round"]
     # five exchanges each under masks; Flower's own processes and polls take 10 s for one
-    assert sum(e["seconds"] for e in rounds) < 40
+    assert sum(e["seconds"] for e in rounds) < 60
 
 
 def test_a_stranger_is_refused_and_a_strange_server_not_trusted(federation: Federation) -> None:
@@ -212,8 +212,8 @@ def test_a_site_that_is_killed_is_left_out(federation: Federation) -> None:
     assert rounds[1]["failures"]["site1"]["kind"] == "lost"
     # the server knows within 20 s that it is gone, and then asks for nothing more in vain
     seconds = [r["seconds"] for r in json.loads(result.timings.read_text())["rounds"]]
-    assert seconds[1] < 40
-    assert seconds[2] < 15
+    assert seconds[1] < 60 < job.timeout_s
+    assert seconds[2] < seconds[1]
 
 
 def test_a_restarted_server_gets_its_sites_back_and_they_it(federation: Federation) -> None:
