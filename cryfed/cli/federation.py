@@ -187,6 +187,7 @@ def site_ledger(config: _Config = Path("site.toml")) -> None:
     from infra.federation.privacy.ledger import table
     from infra.federation.private import Privacy
     from infra.federation.real.config import load_site_config
+    from models.errors import ConfigError
 
     found = load_site_config(config)
     if found.privacy is None:

@@ -77,7 +77,7 @@ class MaskedRounds:
         state = self._load()
         if state is not None and state.context == context:
             return state.announcement.to_bytes()
-        before = self._spent() or (state and state.spent)
+        before = self._spent() or (None if state is None else state.spent)
         state, announcement = SiteRound.begin(
             context, self.site, self.identity, self._roster(context), before
         )

@@ -88,10 +88,7 @@ class Site:
 
     def routes(self) -> Mapping[str, Callable[[Envelope], Answer]]:
         """What the site answers, by action."""
-        stages: dict[str, Callable[[Envelope], Answer]] = {
-            action: lambda request, action=action: ({}, self._masked(request).answers()[action](request))
-            for action in (SHARE, CONFIRM, UNMASK)
-        }
+        stages = dict.fromkeys((SHARE, CONFIRM, UNMASK), self._stage)
         return {HELLO: self._hello, KEYS: self._keys, TRAIN: self._train, **stages}
 
     def _record(self, request: Envelope, error: CryfedError) -> None:
@@ -140,6 +137,10 @@ class Site:
             state.settle(epoch, order.included, self._spec.name)
 
         return {}, self._masked(request).keys(request, settle)
+
+    def _stage(self, request: Envelope) -> Answer:
+        """A stage of a masked round that needs nothing but the protocol's state."""
+        return {}, self._masked(request).answers()[request.header.action](request)
 
     def _train(self, request: Envelope) -> Answer:
         """The site's contribution to a round, masked, or in the clear where plan and site allow it."""
