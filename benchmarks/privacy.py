@@ -205,7 +205,10 @@ def main() -> None:
         "untrained": scores(world, get_vector(world.net), TEST, args.seed),
         "arms": {},
     }
-    if args.out.is_file() and (before := json.loads(args.out.read_text()))["arguments"] == document["arguments"]:
+    if (
+        args.out.is_file()
+        and (before := json.loads(args.out.read_text()))["arguments"] == document["arguments"]
+    ):
         document["arms"] = before["arms"]  # a run that was broken off goes on
     for name, cfg, promised in [arm for arm in arms if arm[0] not in document["arms"]]:
         began = time.monotonic()
