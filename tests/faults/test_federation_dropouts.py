@@ -83,6 +83,7 @@ def test_every_round_completes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_every_round_completes_on_ray_with_an_actor_killed(tmp_path: Path) -> None:
     plain = job_of(tmp_path / "plain")
     plain.save(tmp_path / "plain.json")

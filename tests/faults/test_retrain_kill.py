@@ -13,7 +13,7 @@ import pytest
 
 from tests.flows.world import Home, Reference, marked, reference
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("reference run")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from infra.store.embedded import open_store
 from tasks.stage import StageTask
 from tests.flows.world import PACKAGES, PARAMETERS, Home, Reference, closed_off, marked, reference
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("reference run")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = {
     "synthesise", "public pool", "corpus", "measure", "gate", "features", "pool", "pretrain", "federate", "central",

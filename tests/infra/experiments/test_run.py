@@ -60,6 +60,7 @@ def test_a_cell_is_the_federation_bit_for_bit(tmp_path: Path, secure: bool) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_cell_is_the_federation_over_flower_and_ray(tmp_path: Path) -> None:
     job = as_job(tmp_path, secure=True)
     result = run_federation(job, ray_address="local")
@@ -72,6 +73,7 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_cells_do_not_depend_on_the_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

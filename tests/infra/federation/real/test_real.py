@@ -40,7 +40,7 @@ from infra.servers.process import ServerProcess
 from models.errors import ConfigError, ServerError
 from tests.infra.federation.world import local_transport, make_job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 SLOW = {"steps": 100, "batch_size": 8}  # a second of work, so that a site can be killed in the middle of it
 
