@@ -44,7 +44,7 @@ types: env
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest -m "not soak" -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/pytest -m "not soak" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: env
 	$(BIN)/pytest -m soak --timeout 7200

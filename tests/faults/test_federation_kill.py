@@ -122,6 +122,7 @@ def test_the_simulation_killed_and_then_a_sites_process(
     assert sum(r["repeats"] for r in json.loads(result.timings.read_text())["rounds"]) >= 1
 
 
+@pytest.mark.soak
 def test_the_caller_killed_leaves_no_process_and_the_next_one_goes_on(
     tmp_path: Path, undisturbed: FederationResult
 ) -> None:
