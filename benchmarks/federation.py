@@ -4,7 +4,7 @@
 
     speed    rounds an hour of every means (`children`), one round of each in turn, and the same θ from all of them
     stages   where a federated round's time goes, exchange by exchange
-    parts    the same by function, in one process
+    parts    the same by function, in one process; also at `paper` size, where a site takes one step
     wire     bytes of one site in one round, `paper` preset
     costs    milliseconds of each operation, `paper` preset
     memory   largest resident sets, `paper` preset
@@ -108,10 +108,20 @@ def time_stages(args: argparse.Namespace, folder: Path) -> tuple[Json, Table]:
 
 def time_parts(args: argparse.Namespace, folder: Path) -> tuple[Json, Table]:
     """Functions of a round."""
-    found = parts.measure(_world(args, folder), folder / "parts", args.rounds)
-    table: Table = [("in one process, ms a round over all sites", "calls", "ms")]
-    table += [(name, str(calls), str(ms)) for name, (calls, ms) in found.items()]
-    return {name: {"calls": calls, **ms.to_dict()} for name, (calls, ms) in found.items()}, table
+    paper = make_world(folder / "paper", preset_name="paper", clips=24)
+    found = {
+        args.preset: parts.measure(_world(args, folder), folder / "parts", args.rounds),
+        "paper, one step": parts.measure(paper, folder / "paper-parts", 3, local=wire.SETTLED),
+    }
+    table: Table = [("ms a round, Σ over 8 sites in one process", "calls", *found)]
+    table += [
+        (name, str(calls), *(str(each[name][1]) for each in found.values()))
+        for name, (calls, _) in found[args.preset].items()
+    ]
+    return {
+        case: {name: {"calls": calls, **ms.to_dict()} for name, (calls, ms) in each.items()}
+        for case, each in found.items()
+    }, table
 
 
 def count_bytes(_args: argparse.Namespace, folder: Path) -> tuple[Json, Table]:

@@ -7,6 +7,7 @@ the others, and a machine that grows slower does so for all of them.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,10 @@ from typing import Any
 import psutil
 
 Json = dict[str, Any]
+
+# Ray has its workers give way to all other processes (niceness 15), and two threads of torch that spin stall each other when a
+# third wants their core: what else runs on the machine should cost every kind the same
+_ALIKE = {"RAY_worker_niceness": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 
 # processes may end while they are looked at
 _GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError, ProcessLookupError)
@@ -83,7 +88,7 @@ class Child:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.children", self.kind, str(self._job)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **_ALIKE},
             )  # fmt: skip
         self._await("round")
         return time.monotonic() - started

@@ -107,7 +107,6 @@ def test_sites_gate_extract_and_calibrate_over_flower_as_in_one_process(tmp_path
         "features",
         "start",
         "round",
-        "closing",
         "calibrate",
         "done",
     ]
