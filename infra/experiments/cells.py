@@ -100,7 +100,7 @@ class Plan:
     rounds: int = 50
     tuning_rounds: int = 50
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    ablation_seeds: int = 3
+    ablation_seeds: int = 5
     tuning_seed: int = 100
     preset: str = "tiny"
 
