@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = ("cryfed", "flows", "tasks", "models", "infra", "validation")
@@ -153,17 +154,29 @@ def marked(output: str, mark: str) -> set[str]:
     return {m.strip() for m in re.findall(rf"^  {mark} (.{{12,}}?)\s+(?:[\d.]+ s|unchanged)", output, re.M)}
 
 
-_made: list[Reference] = []
-
-
 def reference(factory: pytest.TempPathFactory) -> Reference:
-    """The reference run, made by the first test that asks."""
-    if not _made:
-        home = Home.make(factory.mktemp("reference"))
-        wrapper, _ = closed_off()
-        report = home.folder.parent / "network.json"
-        done = home.run([*wrapper, str(report), *home.retrain] if wrapper else home.retrain)
-        assert done.code == 0, done.err[-4000:]
-        network = json.loads(report.read_text()) if wrapper else None
-        _made.append(Reference(home, done, network, home.metrics()["run"]["release"]["digest"]))
-    return _made[0]
+    """The reference run, made by the first test that asks, in whatever process of the session; others wait for it."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = shared / "reference.json"
+    with FileLock(shared / "reference.lock"):
+        if not made.is_file():
+            made.write_text(json.dumps(_make_reference(shared / "reference")))
+    told = json.loads(made.read_text())
+    home = Home(Path(told["home"]), Path(told["checkout"]))
+    return Reference(home, Done(**told["done"]), told["network"], told["release"])
+
+
+def _make_reference(folder: Path) -> dict[str, Any]:
+    home = Home.make(folder)
+    wrapper, _ = closed_off()
+    report = folder / "network.json"
+    done = home.run([*wrapper, str(report), *home.retrain] if wrapper else home.retrain)
+    assert done.code == 0, done.err[-4000:]
+    return {
+        "home": str(home.folder),
+        "checkout": str(home.checkout),
+        "done": asdict(done),
+        "network": json.loads(report.read_text()) if wrapper else None,
+        "release": home.metrics()["run"]["release"]["digest"],
+    }
