@@ -29,6 +29,7 @@ from benchmarks.children import FEDERATED, PLAIN
 from benchmarks.jobs import World, make_world
 from benchmarks.timing import Child, Series, Spread, interleave
 from models.adapters import adapter_schema
+from models.local_step import LocalConfig
 
 Json = dict[str, Any]
 Table = list[tuple[str, ...]]
@@ -43,9 +44,9 @@ def speed(args: argparse.Namespace, folder: Path) -> tuple[Json, Table]:
     runs: list[dict[str, Series]] = []
     for number in range(args.repeats):
         children = []
-        for kind in (*FEDERATED, *PLAIN):
+        for kind in args.kinds:
             place = folder / f"{number}-{kind}"
-            world.job(place, rounds=args.rounds + 1, eval_every=0)
+            world.job(place, rounds=args.rounds + 1, eval_every=0, local={"steps": args.steps})
             children.append(Child(kind, place / "job.json", folder / f"{number}-{kind}.log"))
         runs.append(interleave(children, args.rounds))
     agree(runs)
@@ -65,7 +66,7 @@ def agree(runs: list[dict[str, Series]]) -> None:
 
 def summary(runs: list[dict[str, Series]]) -> tuple[Json, Table]:
     """Medians and ranges over repetitions; a ratio is of two times of the same repetition."""
-    found: Json = {"theta": runs[0]["1x1"].digest, "kinds": {}}
+    found: Json = {"theta": runs[0]["flower"].digest, "kinds": {}}
     table: Table = [
         ("", "rounds/h", "s a round", "CPU s a round", "of the best plain loop", "cold start s", "MiB")
     ]
@@ -228,6 +229,15 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="all by default")
     parser.add_argument("--preset", default="compact", help="of speed, stages and parts")
     parser.add_argument("--rounds", type=int, default=12, help="timed rounds of speed, stages and parts")
+    parser.add_argument("--steps", type=int, default=LocalConfig().steps, help="a site and round, of speed")
+    kinds = (*FEDERATED, *PLAIN)
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=kinds,
+        default=kinds,
+        help="of speed; flower and the best plain loops at least",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of speed and memory")
     parser.add_argument("--times", type=int, default=7, help="calls of each operation of costs")
     parser.add_argument("--json", type=Path, help="also write everything there")

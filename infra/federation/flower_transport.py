@@ -41,6 +41,7 @@ ROUTES = {
 _HELLO_BYTES = 1024
 _HELLO_TRIES = 3  # a process that dies while it introduces itself is asked again
 _POLL_S = 0.2
+_PULL_S = 0.01
 _REASON_CHARACTERS = 300
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -49,6 +50,10 @@ class FlowerTransport:
     """Knows which node speaks for which site; a node that answers for another site is rejected."""
 
     def __init__(self, grid: Any) -> None:
+        if hasattr(
+            grid, "pull_interval"
+        ):  # of the simulation's grid: a look costs a lock, and a round looks five times
+            grid.pull_interval = _PULL_S
         self._grid = grid
         self._nodes: dict[str, int] = {}
 
