@@ -22,6 +22,7 @@ from tasks.corpus import synthesise
 from tasks.evaluate import evaluate
 from tasks.features import features, pool
 from tasks.federate import federate
+from tasks.membership import membership
 from tasks.pretrain import pretrain
 from tasks.release import export, publish
 from tasks.report import describe_corpus, finish, may_ship_reasons, new_run
@@ -79,6 +80,10 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
             local={"federated": own, "central": twins, "baselines": simple},
         )
 
+        attacked = membership(
+            config=order, parents={**trained, "federate": theta}, seed=plan.seed, local=local
+        )
+
         bundle = export(
             config={
                 **shape,
@@ -103,6 +108,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
             "central": twin,
             "baselines": simple,
             "evaluate": evaluation,
+            "membership": attacked,
             "export": bundle,
         }
         folder = finish(run, uris, release, parameters.model_dump(mode="json"), checked["override"])

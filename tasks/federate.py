@@ -18,7 +18,7 @@ from tasks.stage import Job, stage
     "federate", code=("infra.federation.rounds", "infra.federation.site"), retries=2, timeout_seconds=6 * 3600
 )
 def federate(job: Job) -> StageResult:
-    """Train θ over the sites; file θ, the history of rounds and the bytes that travelled."""
+    """Train θ over the sites; file θ, θ before the last round, the history of rounds and the bytes that travelled."""
     rt = runtime()
     sites = []
     for site, uri in job.local["features"].items():
@@ -50,7 +50,7 @@ def federate(job: Job) -> StageResult:
             job.progress.update(event["resumed_at"] / order.rounds, "starting")
 
     result = run_federation(order, ray_address=rt.cluster().address, on_event=follow)
-    for source in (result.theta, result.history):
+    for source in (result.theta, result.before, result.history):
         (job.out / source.name).write_bytes(Path(source).read_bytes())
     timings = json.loads(result.timings.read_text())
     return StageResult(

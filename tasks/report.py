@@ -21,6 +21,7 @@ from models.errors import OutputError
 from models.frames import PART_NAMES
 from tasks.evaluate import read_evaluation
 from tasks.gate import copy_data_docs, read_verdict
+from tasks.membership import read_membership
 from tasks.memory import peak_memory_mb
 from tasks.release import copy_bundle
 from tasks.runtime import runtime
@@ -120,6 +121,7 @@ def collect(
         "pretrain": made["pretrain"].values["losses"],
         "federation": json.loads(fetch(rt.content, made["federate"], "history.json").read_text()),
         "evaluation": read_evaluation(uris["evaluate"]),
+        "membership": read_membership(uris["membership"]),
         "export": {
             "opset": 13,
             "operators": export.values["operators"],

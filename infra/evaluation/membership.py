@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,22 +157,32 @@ def attack_job(
 
 
 def job_infants(job: FederationJob, net: CryNet, part: int) -> InfantTokens:
-    """The infants of one part over all sites of a job, their clips as recorded.
+    """The infants of one part over all sites of a job; errors as `infants_of`."""
+    return infants_of({spec.name: frames_of(spec) for spec in job.sites}, net, part)
+
+
+def infants_of(frames: Mapping[str, Path], net: CryNet, part: int) -> InfantTokens:
+    """The infants of one part over all sites, numbered through, their clips as recorded.
+
+    Args:
+        frames: by site, the file of its frames.
+        net: the pretrained network.
+        part: TRAIN, VAL or TEST.
 
     Raises:
         DataError: a site's frames cannot be read, or no clip of the part has a gate label.
     """
     sets: list[TokenSet] = []
     infant: list[str] = []
-    for spec in job.sites:
-        frames = load_frames(frames_of(spec))
-        clip = frames.clip
-        rows = np.flatnonzero((frames.view == 0) & (frames.part[clip] == part) & (frames.gate[clip] >= 0))
+    for site, path in frames.items():
+        found = load_frames(path)
+        clip = found.clip
+        rows = np.flatnonzero((found.view == 0) & (found.part[clip] == part) & (found.gate[clip] >= 0))
         clip = clip[rows]
-        tokens = frame_tokens(net, frames.log_mel[rows])
+        tokens = frame_tokens(net, found.log_mel[rows])
         weight = np.ones(len(rows), np.float32)
-        sets.append(TokenSet(tokens, frames.gate[clip], frames.reason[clip], weight))
-        infant += [f"{spec.name}/{group}" for group in frames.group[clip]]
+        sets.append(TokenSet(tokens, found.gate[clip], found.reason[clip], weight))
+        infant += [f"{site}/{group}" for group in found.group[clip]]
     return InfantTokens(pool_tokens(sets), np.unique(infant, return_inverse=True)[1])
 
 

@@ -19,9 +19,13 @@ from models.errors import IntegrityError, OutputError
 
 @dataclass(frozen=True)
 class FederationResult:
-    """Files of a finished job, and the digest of θ's bytes."""
+    """Files of a finished job, and the digest of θ's bytes.
+
+    `before` is θ before the last round: with θ it gives the sum that the server saw, which membership attacks look at.
+    """
 
     theta: Path
+    before: Path
     history: Path
     timings: Path
     theta_digest: str
@@ -34,7 +38,7 @@ class FederationResult:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FederationResult:
         """Inverse of `to_dict`; other keys are ignored."""
-        paths = {name: Path(raw[name]) for name in ("theta", "history", "timings")}
+        paths = {name: Path(raw[name]) for name in ("theta", "before", "history", "timings")}
         return cls(**paths, theta_digest=raw["theta_digest"], job_digest=raw["job_digest"])
 
 
@@ -43,9 +47,10 @@ def write_results(
     job_digest: str,
     schema_digest: str,
     theta: npt.NDArray[np.float32],
+    before: npt.NDArray[np.float32],
     journal: Journal,
 ) -> FederationResult:
-    """Write `theta.safetensors`, `history.json` and `timings.json` into the job's output folder.
+    """Write `theta.safetensors`, `before.safetensors`, `history.json` and `timings.json` into the job's output folder.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -57,6 +62,7 @@ def write_results(
         raise OutputError(f"cannot make the output folder {out}: {err.strerror}; choose another") from None
     result = FederationResult(
         theta=out / "theta.safetensors",
+        before=out / "before.safetensors",
         history=out / "history.json",
         timings=out / "timings.json",
         theta_digest=digest_bytes(theta.tobytes()),
@@ -73,6 +79,7 @@ def write_results(
         "closing": journal.closing,
     }
     write_atomic(result.theta, encode_arrays({"theta": theta}))
+    write_atomic(result.before, encode_arrays({"theta": before}))
     write_atomic(result.timings, canonical_json({"rounds": [done.timing for done in journal.closed]}) + b"\n")
     write_atomic(result.history, canonical_json(history) + b"\n")
     return result

@@ -33,7 +33,7 @@ from infra.federation.secure_collect import SecureCollector
 from infra.federation.tally import rejected_by_vote
 from infra.federation.training import RoundOrder
 from infra.federation.transport import Transport
-from models.adapters import AdapterSchema, adapter_schema, get_vector
+from models.adapters import AdapterSchema, Vector, adapter_schema, get_vector
 from models.codec import Float32Codec
 from models.control_variates import as_sent
 from models.errors import FederationError, RoundSkipped, VariatesOutOfStep
@@ -93,7 +93,7 @@ def federate(job: FederationJob, transport: Transport, emit: Emit = lambda _even
         if job.evaluates(job.rounds) and journal.closing is None:
             loop.close()
             emit({"event": "closing", **(journal.closing or {})})
-        result = write_results(job, digest, schema.digest, loop.state.theta, journal)
+        result = write_results(job, digest, schema.digest, loop.state.theta, loop.before_last(), journal)
     emit({"event": "done", **result.to_dict()})
     return result
 
@@ -269,12 +269,14 @@ class _Loop:
         closed = self._journal.closed
         if not closed:
             return None
-        earlier = self._first.theta
-        if len(closed) > 1:
-            earlier = self._journal.state_of(len(closed) - 1)["theta"]
-        last = earlier.astype(np.float64) - state.theta
+        last = self.before_last().astype(np.float64) - state.theta
         size = float(np.linalg.norm(last) * np.linalg.norm(total.mean))
         return float(last @ total.mean) / size if size > 0 else None
+
+    def before_last(self) -> Vector:
+        """θ before the last closed round, (P,) float32."""
+        done = len(self._journal.closed)
+        return self._journal.state_of(done - 1)["theta"] if done > 1 else self._first.theta
 
     def close(self) -> None:
         """Tally the last θ at every site; nobody trains, and whoever cannot answer is left out."""

@@ -10,6 +10,7 @@ The document is `metrics.json`. Every section may be missing; the page says so a
     federation  infra.federation's history: plan, parameters, rounds with losses, validation, alarms, bytes_up and bytes_down by
                 site, stages
     evaluation  infra.evaluation.evaluate.evaluate(…)
+    membership  infra.evaluation.membership.attack_training(…)
     export      opset, operators, size_bytes, max_abs_diff, clips_compared, latency_ms {p50, p95}, latency_on
     ablation    denoiser_macro_f1_at_0_db
     provenance  stage → digest, in order
@@ -88,6 +89,7 @@ def render_html(metrics: Json) -> str:
         "model",
         "federation",
         "evaluation",
+        "membership",
         "export",
         "provenance",
         "timings",

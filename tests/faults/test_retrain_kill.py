@@ -72,7 +72,7 @@ def test_a_killed_run_resumes_to_the_same_release(
 
     done = home.run(home.retrain)
     assert done.code == 0, done.err[-4000:]
-    assert marked(done.err, "✓") == {"evaluate", "export"}
+    assert marked(done.err, "✓") == {"evaluate", "membership", "export"}
     # asked for at the end: another process may be making it meanwhile
     assert home.metrics()["run"]["release"]["digest"] == reference(tmp_path_factory).release
     assert len(home.runs) == 1

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = {
     "synthesise", "public pool", "corpus", "measure", "gate", "features", "pool", "pretrain", "federate", "central",
-    "calibrate", "score-central", "statistics", "baselines", "evaluate", "export",
+    "calibrate", "score-central", "statistics", "baselines", "evaluate", "membership", "export",
 }  # fmt: skip
 CPU_SECONDS_OF_A_HIT = (
     45.0  # the bar is 60 s of an otherwise idle machine; ours may be busy, so processor time is counted

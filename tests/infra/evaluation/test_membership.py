@@ -91,7 +91,7 @@ def test_a_finished_job(tmp_path: Path) -> None:
     theta = get_vector(net)
     path = tmp_path / "theta.safetensors"
     path.write_bytes(encode_arrays({"theta": theta}))
-    result = FederationResult(path, path, path, "", "")
+    result = FederationResult(path, path, path, path, "", "")
     found = attack_job(job, result, {"unit": "infant", "epsilon": 3.0})
     assert (found["members"], found["others"]) == (24, 12)
     assert set(found["attacks"]) == {"loss", "calibrated"}
