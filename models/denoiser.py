@@ -32,7 +32,8 @@ class Denoiser(nn.Module):
     def forward(self, x_BMF: Tensor) -> Tensor:
         """Denoised log-mel, same shape and scale as the input."""
         patches = self.act(self.down(x_BMF.unsqueeze(1)))  # (B, channels, M / 4, F / 2)
-        rows, steps = patches.shape[2], patches.shape[3]
+        # as plain numbers, so that a trace holds them as constants: shape arithmetic in the graph is one risk more on a device
+        rows, steps = int(patches.shape[2]), int(patches.shape[3])
         mixed = self.mix_out(self.act(self.mix_in(patches.reshape(-1, self.width, steps))))
         patches = self.act(patches + mixed.reshape(-1, self.channels, rows, steps))
         return x_BMF + self.up(patches).squeeze(1)

@@ -36,7 +36,8 @@ class Tokenizer(nn.Module):
         x = self.act(self.conv1(x_BMF.unsqueeze(1)))
         x = self.act(self.conv2(x))
         x = self.act(self.conv3(x))  # (B, c3, rows · bands, 24)
-        x = x.reshape(-1, x.shape[1], self.n_bands, self.width // x.shape[1], self.steps)
+        channels = int(x.shape[1])  # a plain number: a constant of the traced graph
+        x = x.reshape(-1, channels, self.n_bands, self.width // channels, self.steps)
         x = x.permute(0, 2, 4, 1, 3).reshape(-1, self.n_bands, self.steps, self.width)
         x = self.project(x) + self.position + self.band.unsqueeze(1)
         return x.reshape(-1, self.n_bands * self.steps, self.d_model)

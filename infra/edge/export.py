@@ -5,8 +5,8 @@
       → reason_probabilities (batch, C), reason_logits (batch, C)    only where the reason head is shipped
 
 Probabilities are those of the frame at T = 1. A clip's score is the mean *logit* over its frames, divided by the
-site's temperature, hence the logits. Adapters are merged into the weights. `dynamo=False`: the default exporter does
-not go below opset 18.
+site's temperature, hence the logits. Adapters are merged into the weights, query, key and value into one product.
+`dynamo=False`: the default exporter does not go below opset 18.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
+from infra.edge.fuse import fuse_attention
 from infra.edge.graph import (
     GATE_OUTPUTS,
     INPUT,
@@ -81,6 +82,7 @@ def export_onnx(net: CryNet, path: Path, *, reason_head: bool = True) -> dict[st
         )
     merged = copy.deepcopy(net).eval()
     merge_adapters(merged)
+    fuse_attention(merged)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from infra.edge.export import compare, export_onnx, require_agreement
+from infra.edge.fuse import fuse_attention
 from infra.edge.graph import check_graph
 from infra.edge.runtime import Graph
 from models.adapters import get_vector
@@ -54,10 +55,21 @@ def test_adapters_are_merged_and_the_network_untouched(tmp_path: Path, stirred: 
     operators = export_onnx(net, tmp_path / "model.onnx")
     assert net.training
     np.testing.assert_array_equal(before, get_vector(net))
-    # 2 layers of q, k, v, o, ff1, ff2, scores and mix, and the tokenizer's projection; unmerged there would be 24 more
-    assert operators["MatMul"] == 2 * (6 + 2) + 1
+    # 2 layers of qkv, o, ff1, ff2, scores and mix, and the tokenizer's projection; unmerged there would be 24 more
+    assert operators["MatMul"] == 2 * (4 + 2) + 1
     got = Graph((tmp_path / "model.onnx").read_bytes()).run(waves[:3])
     np.testing.assert_allclose(got["gate_logit"], expected, atol=1e-5)
+
+
+def test_no_shape_is_computed_in_the_graph(tmp_path: Path, tiny_net: CryNet) -> None:
+    """All sizes but the batch are constants: a parser that mistrusts shape tensors has none to mistrust."""
+    operators = export_onnx(tiny_net, tmp_path / "model.onnx")
+    assert not {"Shape", "Gather", "Cast", "Concat", "Range", "ConstantOfShape"} & set(operators)
+
+
+def test_active_adapters_cannot_be_fused(stirred: Make) -> None:
+    with pytest.raises(ExportError, match="merge them first"):
+        fuse_attention(stirred("tiny"))
 
 
 def test_batch_is_dynamic_and_rows_do_not_mix(tmp_path: Path, tiny_net: CryNet, waves: Waves) -> None:
