@@ -55,4 +55,4 @@ def fuse_attention(net: nn.Module) -> None:
     """
     for module in net.modules():
         if isinstance(module, Block):
-            module.attention = FusedAttention(module.attention)
+            module.attention = FusedAttention(module.attention)  # type: ignore[assignment]
