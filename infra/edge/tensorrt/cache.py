@@ -64,8 +64,10 @@ class EngineCache:
             if found[0] != key.digest():
                 continue
             if _digest(path) == found[1]:
-                os.utime(str(path))
-                return path
+                # another process may replace it at any moment: then there is none
+                with contextlib.suppress(OSError):
+                    os.utime(str(path))
+                    return path
             _remove(path)
         return None
 
@@ -107,7 +109,7 @@ class EngineCache:
 
     def size(self) -> Tuple[int, int]:
         """Engines and bytes."""
-        sizes = [path.stat().st_size for path, _ in self._entries()]
+        sizes = [size for _, size, _ in self._aged()]
         return len(sizes), sum(sizes)
 
     def clear_leftovers(self) -> None:
@@ -116,7 +118,7 @@ class EngineCache:
             _remove(path)
 
     def _make_room(self, keep: Path) -> None:
-        entries = [(path.stat().st_mtime, path.stat().st_size, path) for path, _ in self._entries()]
+        entries = self._aged()
         total = sum(size for _, size, _ in entries)
         count = len(entries)
         for _, size, path in sorted(entries):
@@ -125,6 +127,14 @@ class EngineCache:
             if path != keep:
                 _remove(path)
                 count, total = count - 1, total - size
+
+    def _aged(self) -> List[Tuple[float, int, Path]]:
+        result = []
+        for path, _ in self._entries():
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                result.append((found.st_mtime, found.st_size, path))
+        return result
 
     def _entries(self) -> List[Tuple[Path, Tuple[str, str]]]:
         result = []
