@@ -137,7 +137,7 @@ def deploy(
 
 def _register() -> None:
     """The other groups, one file each."""
-    from cryfed.cli import data, experiments, federation, score, server, store
+    from cryfed.cli import data, experiments, federation, quantise, score, server, store
 
     app.add_typer(data.app, name="data")
     app.add_typer(store.app, name="store")
@@ -145,6 +145,7 @@ def _register() -> None:
     app.add_typer(federation.app, name="federation")
     experiments.register(app)
     score.register(app)
+    quantise.register(app)
 
 
 _register()
