@@ -19,6 +19,7 @@ from infra.edge.export import export_onnx, require_agreement
 from infra.edge.graph import check_graph
 from infra.edge.release import BundleManifest, CalibrationDocument, DataProvenance
 from infra.edge.runtime import Graph
+from infra.edge.variants import write_device_files
 from infra.evaluation.evaluate import headline
 from infra.federation.base import load_base
 from infra.federation.files import decode_arrays
@@ -39,7 +40,16 @@ PARITY_CLIPS = 100
 PARITY_TOLERANCE = 1e-4
 
 
-@stage("export", code=("infra.edge.export", "infra.edge.graph", "infra.edge.bundle", "models.segmentation"))
+@stage(
+    "export",
+    code=(
+        "infra.edge.export",
+        "infra.edge.graph",
+        "infra.edge.bundle",
+        "infra.edge.variants",
+        "models.segmentation",
+    ),
+)
 def export(job: Job) -> StageResult:
     """Export the network as ONNX, hold it against torch on 100 clips, and wrap it with its calibration as a bundle."""
     config = job.config
@@ -56,6 +66,7 @@ def export(job: Job) -> StageResult:
     unusable = Verdict.from_json(job.file("gate", "verdict.json").read_text()).unusable
     waves = _waves(load_corpus(Path(job.local["manifest"]), config["split"]).without(unusable))
     difference = require_agreement(graph, net, waves, PARITY_TOLERANCE)
+    files = {"model.onnx": graph, **write_device_files(graph, job.space.scratch)}
     calibrations = read_calibrations(job.local["calibration"])
     manifest = BundleManifest(
         heads=("gate", "reason") if ship_reasons else ("gate",),
@@ -71,9 +82,9 @@ def export(job: Job) -> StageResult:
         },
         evidence=_evidence(job),
         notes=(f"data-quality gate overridden: {config['override']}",) if config["override"] else (),
-        files=describe_files({"model.onnx": graph}),
+        files=describe_files(files),
     )
-    write_bundle(job.out, manifest, {"model.onnx": graph})
+    write_bundle(job.out, manifest, files)
     return StageResult(
         values={"release": manifest.digest(), "operators": operators, "parity_clips": len(waves)},
         info={

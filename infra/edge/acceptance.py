@@ -8,6 +8,7 @@ from typing import Any
 from infra.edge.bundle import Bundle
 from infra.edge.graph import check_graph
 from infra.edge.runtime import Graph
+from infra.edge.variants import require_device_files
 from models.errors import BundleError
 
 
@@ -15,11 +16,13 @@ def require_acceptable(bundle: Bundle) -> dict[str, Any]:
     """Hold a verified bundle's heads against its graph and its evidence; returns the facts a person decides on.
 
     Raises:
-        BundleError: heads that the graph lacks or hides, no evidence, or a reason head that its evaluation withheld.
+        BundleError: heads that the graph lacks or hides, files for devices that are not what it gives, no evidence, or a reason head
+            that its evaluation withheld.
         ExportError: the graph breaks a rule of the oldest target.
     """
     manifest, where = bundle.manifest, f"release {bundle.digest[:12]}…"
     check_graph(bundle.path(), name=f"{where} model.onnx")
+    require_device_files(bundle)
     graph = Graph(bundle.read(), name=f"{where} model.onnx")
     if graph.has_reasons != ("reason" in manifest.heads) or graph.n_reasons != len(manifest.reasons):
         raise BundleError(

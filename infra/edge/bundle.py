@@ -1,6 +1,7 @@
 """The release bundle: a folder with `model.onnx` and a `manifest.json` that names every file by digest.
 
 - `model.onnx`      one graph from waveform to logits, probabilities and energy (`infra.edge.export`)
+- `tensorrt.json`, `model.typed.onnx`   what a device builds an engine from (`infra.edge.variants`)
 - `manifest.json`   label set, shipped heads, model and VAD configuration, calibration per site, provenance,
                     files → SHA-256 (`infra.edge.release`)
 

@@ -64,7 +64,7 @@ def test_it_leaves_a_run_folder_and_nothing_half_written(run: Reference) -> None
     assert latest.is_symlink()
     first = run.home.runs[0]
     assert {p.name for p in first.iterdir()} == {
-        "report.html", "metrics.json", "model.onnx", "manifest.json", "data_docs",
+        "report.html", "metrics.json", "model.onnx", "model.typed.onnx", "tensorrt.json", "manifest.json", "data_docs",
     }  # fmt: skip
     assert (first / "data_docs" / "index.html").is_file()
     assert [p.name for p in runs.iterdir() if p.name.startswith(".")] == []
