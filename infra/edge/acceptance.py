@@ -16,8 +16,8 @@ def require_acceptable(bundle: Bundle) -> dict[str, Any]:
     """Hold a verified bundle's heads against its graph and its evidence; returns the facts a person decides on.
 
     Raises:
-        BundleError: heads that the graph lacks or hides, files for devices that are not what it gives, no evidence, or a reason head
-            that its evaluation withheld.
+        BundleError: heads that the graph lacks or hides, files for devices that are not what it gives, no evidence, or a
+            reason head that its evaluation withheld.
         ExportError: the graph breaks a rule of the oldest target.
     """
     manifest, where = bundle.manifest, f"release {bundle.digest[:12]}…"

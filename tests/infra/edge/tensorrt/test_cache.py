@@ -123,6 +123,18 @@ def test_an_interrupted_put_leaves_nothing_that_counts(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_an_engine_appears_by_one_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = EngineCache(tmp_path / "cache")
+
+    def cut_off(self: Path, target: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(BuildFailed, match="Input/output error"):
+        cache.put(KEY, engine(tmp_path, b"one"))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_readers_see_whole_engines_while_others_write(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "cache")
     versions = [bytes([k]) * 200_000 for k in range(6)]
