@@ -67,6 +67,20 @@ def test_no_shape_is_computed_in_the_graph(tmp_path: Path, tiny_net: CryNet) -> 
     assert not {"Shape", "Gather", "Cast", "Concat", "Range", "ConstantOfShape"} & set(operators)
 
 
+def test_biases_of_attention_are_scaled_with_their_weights(
+    tmp_path: Path, stirred: Make, waves: Waves
+) -> None:
+    """They start at zero, and pretraining moves them."""
+    net = stirred("tiny")
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith((".q.bias", ".k.bias", ".v.bias", ".o.bias")):
+                parameter.normal_(0.0, 1.0, generator=generator)
+    export_onnx(net, tmp_path / "model.onnx")
+    assert compare(tmp_path / "model.onnx", net, waves[50:60]) <= 1e-4
+
+
 def test_active_adapters_cannot_be_fused(stirred: Make) -> None:
     with pytest.raises(ExportError, match="merge them first"):
         fuse_attention(stirred("tiny"))
