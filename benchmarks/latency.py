@@ -279,7 +279,7 @@ def measure_preset(name: str, repeats: int, blocks: int) -> Json:
         return {
             "preset": name,
             "parameters": sum(p.numel() for p in bench.merged.parameters()),
-            "opset": 13,
+            "opset": next(o.version for o in bench.model.opset_import if o.domain in ("", "ai.onnx")),
             "operators": bench.operators,
             "bytes": {"fp32": bench.graph.stat().st_size, "int8": bench.int8.stat().st_size},
             "rows": {
