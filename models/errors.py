@@ -16,6 +16,19 @@ CryfedError
 │   └── RoundSkipped       a round can no longer be used; the next one can
 ├── ExportError            the graph breaks a rule of the target, or disagrees with the reference
 ├── BundleError            a release bundle is incomplete, altered or not one of ours
+├── ChallengerRefused      a release is, or may be, worse than the one that its channel points at
+├── KeyFileError           a private key of a fleet is missing, unreadable, or readable by others
+├── TrustError             a document of a fleet is not to be believed (docs/edge-protocol.md)
+│   ├── BadSignature       not enough valid signatures of the role, or nothing that could carry one
+│   ├── KeyRevoked         signed by a key that the newest root no longer lists
+│   ├── Rollback           a lower version than one accepted before
+│   ├── FastForward        a version that leaps so far that it would shut out every later one
+│   ├── Expired            the newest thing on offer is too old
+│   ├── TooLarge           more bytes than announced, or than any document may have
+│   ├── MixAndMatch        parts that do not belong together
+│   ├── WrongSoftware      another fleet's, another hardware's, or another protocol's
+│   ├── Extraneous         files or keys that should not be there
+│   └── NoSignOff          the clinical role has not signed this release for this fleet
 └── OutputError            a result cannot be written where it was asked for
 
 It lives in `models` because every other package may import `models` and `models` imports none of them.
@@ -87,6 +100,58 @@ class ExportError(CryfedError):
 
 class BundleError(CryfedError):
     """A release bundle is incomplete, altered or not one of ours."""
+
+
+class ChallengerRefused(CryfedError):
+    """A release is, or may be, worse than the one that its channel points at."""
+
+
+class KeyFileError(CryfedError):
+    """A private key of a fleet is missing, unreadable, or readable by others."""
+
+
+class TrustError(CryfedError):
+    """A document of a fleet is not to be believed; the class's name is the kind that a device reports."""
+
+
+class BadSignature(TrustError):
+    """Not enough valid signatures of the role, or nothing that could carry one."""
+
+
+class KeyRevoked(TrustError):
+    """Signed by a key that the newest root no longer lists."""
+
+
+class Rollback(TrustError):
+    """A lower version than one accepted before."""
+
+
+class FastForward(TrustError):
+    """A version that leaps so far that it would shut out every later one."""
+
+
+class Expired(TrustError):
+    """The newest thing on offer is too old."""
+
+
+class TooLarge(TrustError):
+    """More bytes than announced, or than any document may have."""
+
+
+class MixAndMatch(TrustError):
+    """Parts that do not belong together: a digest, size or root that is not the announced one."""
+
+
+class WrongSoftware(TrustError):
+    """Another fleet's, another hardware's, or another protocol's."""
+
+
+class Extraneous(TrustError):
+    """Files or keys that a manifest or document should not have."""
+
+
+class NoSignOff(TrustError):
+    """The clinical role has not signed this release for this fleet."""
 
 
 class OutputError(CryfedError):

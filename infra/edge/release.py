@@ -128,7 +128,7 @@ class BundleManifest(_Document):
         if len(files) > MAX_FILES:
             raise ValueError(f"{len(files)} files; at most {MAX_FILES} are accepted")
         for name in files:
-            _check_name(name)
+            check_file_name(name)
         return files
 
     @model_validator(mode="after")
@@ -158,7 +158,10 @@ class BundleManifest(_Document):
         ).encode()
 
 
-def _check_name(name: str) -> None:
+def check_file_name(name: str) -> None:
+    """Raises:
+    ValueError: `name` is not a plain relative path below the bundle's folder.
+    """
     pure = PurePosixPath(name)
     if (
         not re.fullmatch(r"[A-Za-z0-9._/-]{1,200}", name)
