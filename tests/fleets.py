@@ -45,7 +45,9 @@ def root(version: int = 1, days: float = 365, fleet: str = FLEET, **roles: Seque
         expires=NOW + timedelta(days=days),
         keys={k.keyid: k.public.pem for keys in held.values() for k in keys},
         roles={
-            role: RoleKeys(keys=tuple(k.keyid for k in keys), threshold=min(2, len(keys)) if role == "root" else 1)
+            role: RoleKeys(
+                keys=tuple(k.keyid for k in keys), threshold=min(2, len(keys)) if role == "root" else 1
+            )
             for role, keys in held.items()
         },
     )

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -206,11 +207,14 @@ class FleetDocuments:
     def reports(self) -> Iterator[tuple[str, bytes]]:
         """Device and report of all that reported, in the store's order."""
         prefix = f"fleets/{self.fleet}/reports/"
+        found: list[str] = []
         for item in self.store.list(prefix):
             device = item.key.removeprefix(prefix).removesuffix(".json")
             # one device that writes rubbish must not keep the fleet from reading the others
-            if item.key != f"{prefix}{device}.json" or "/" in device or item.size > MAX_ENVELOPE_BYTES:
-                continue
+            with contextlib.suppress(StoreError):
+                if item.key == self._report_key(device) and item.size <= MAX_ENVELOPE_BYTES:
+                    found.append(device)
+        for device in found:
             if (data := self.report(device)) is not None:
                 yield device, data
 

@@ -1,12 +1,18 @@
-"""Clip scores with a known make, for the evaluation and for the report."""
+"""What several folders share: clip scores with a known make, and a real embedded store, started as a run starts it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from infra.store import embedded
+from infra.store.client import ObjectStore
+from infra.store.content import S3Content
+from infra.store.embedded import EmbeddedServer
 from models.frames import TEST
 from models.predict import ClipScores
 
@@ -76,3 +82,25 @@ def make_scores(
 def scores_of() -> Callable[..., ClipScores]:
     """`make_scores`."""
     return make_scores
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server that outlives single tests."""
+    work_dir = tmp_path_factory.mktemp("served")
+    yield embedded.ensure_running(work_dir)
+    embedded.stop_running(work_dir)
+
+
+@pytest.fixture
+def store(server: EmbeddedServer) -> ObjectStore:
+    """An empty bucket of its own for each test."""
+    store = server.connect(bucket=f"test-{uuid.uuid4().hex[:12]}")
+    store.ensure_bucket()
+    return store
+
+
+@pytest.fixture
+def content(store: ObjectStore, tmp_path: Path) -> S3Content:
+    """Content store over that bucket, with an empty cache."""
+    return S3Content(store, tmp_path / "cache")

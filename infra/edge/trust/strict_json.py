@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -18,6 +19,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
             parse_int=_integer,
+            parse_float=_finite,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -46,3 +48,10 @@ def _integer(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError("a number without end")
     return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is beyond any float")
+    return value

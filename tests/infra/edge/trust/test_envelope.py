@@ -66,7 +66,10 @@ def test_openssl_verifies_what_we_sign(tmp_path: Path) -> None:
 def test_it_survives_the_wire() -> None:
     made = sign(TYPE, b"{}", [key("a"), key("b")])
     assert Envelope.parse(made.to_bytes()) == made
-    assert made.signers([key("a").public, key("b").public, key("c").public]) == {key("a").keyid, key("b").keyid}
+    assert made.signers([key("a").public, key("b").public, key("c").public]) == {
+        key("a").keyid,
+        key("b").keyid,
+    }
     again = countersign(made, [key("a"), key("c")])
     assert len(again.signatures) == 3
 
@@ -76,7 +79,9 @@ def test_a_threshold_counts_distinct_keys_with_a_valid_signature() -> None:
     held = [a.public, b.public]
     twice = sign(TYPE, b"{}", [a])
     r, s = decode_dss_signature(twice.signatures[0].sig)
-    twin = Signature(a.keyid, encode_dss_signature(r, P256_ORDER - s))  # as valid as the first, of the same key
+    twin = Signature(
+        a.keyid, encode_dss_signature(r, P256_ORDER - s)
+    )  # as valid as the first, of the same key
     fresh = sign(TYPE, b"{}", [a]).signatures[0]
     many = Envelope(TYPE, b"{}", (*twice.signatures, twin, fresh, *sign(TYPE, b"{}", [c]).signatures))
     assert many.signers([a.public]) == {a.keyid}
