@@ -14,7 +14,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from infra.data.audio import read_audio
+from infra.edge import golden
 from infra.edge.bundle import describe_files, write_bundle
+from infra.edge.contents import add_contents
 from infra.edge.export import export_onnx, require_agreement
 from infra.edge.graph import check_graph
 from infra.edge.release import BundleManifest, CalibrationDocument, DataProvenance
@@ -47,6 +49,7 @@ PARITY_TOLERANCE = 1e-4
         "infra.edge.graph",
         "infra.edge.bundle",
         "infra.edge.variants",
+        "infra.edge.contents",
         "models.segmentation",
     ),
 )
@@ -79,12 +82,14 @@ def export(job: Job) -> StageResult:
         provenance={
             "parents": {name: artifact.digest for name, artifact in job.parents.items()},
             "seed": config["seed"],
+            "golden": golden.provenance(),
         },
         evidence=_evidence(job),
         notes=(f"data-quality gate overridden: {config['override']}",) if config["override"] else (),
         files=describe_files(files),
     )
-    write_bundle(job.out, manifest, files)
+    manifest, sources = add_contents(manifest, files, job.space.scratch)
+    write_bundle(job.out, manifest, sources)
     return StageResult(
         values={"release": manifest.digest(), "operators": operators, "parity_clips": len(waves)},
         info={
@@ -106,9 +111,17 @@ def _data(corpus: Mapping[str, Any], split: Mapping[str, int]) -> DataProvenance
 
 
 def _evidence(job: Job) -> dict[str, Any]:
-    """The release decision and the headline numbers it rests on."""
+    """The release decision, the headline numbers it rests on, and the same by part."""
     document = json.loads(job.file("evaluate", "evaluation.json").read_text())
-    return {"decision": document["release"], "headline": headline(document)}
+    by_site = ("site", "groups", "cries", "noncries", "gate_auroc", "gate_fpr95", "macro_f1")
+    return {
+        "decision": document["release"],
+        "headline": headline(document),
+        "counts": document["counts"],
+        "sites": [{key: row[key] for key in by_site} for row in document["sites"]],
+        "snr": document["snr"],
+        "false_alarms_by_label": document["gate"]["false_alarms_by_label"],
+    }
 
 
 def _latency(graph: Path, waves: npt.NDArray[np.float32]) -> dict[str, float]:

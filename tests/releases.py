@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from infra.edge.bundle import Bundle, describe_files, write_bundle
+from infra.edge.contents import add_contents
 from infra.edge.export import export_onnx
 from infra.edge.release import BundleManifest, DataProvenance
+from infra.edge.variants import write_device_files
 from infra.store import registry
 from infra.store.content import S3Content
 from infra.store.registry import Release
@@ -33,6 +35,19 @@ def export_tiny(path: Path, *, seed: int = 3, reason_head: bool = True) -> Path:
 
 def make_bundle(folder: Path, graph: Path, **changes: Any) -> Bundle:
     """A bundle around a graph; `changes` are fields of its manifest."""
+    manifest = _manifest(graph, changes)
+    return write_bundle(folder, manifest, {"model.onnx": graph})
+
+
+def make_whole_bundle(folder: Path, graph: Path, **changes: Any) -> Bundle:
+    """The same with what a device builds from, golden clips, model card and bill of materials, as the pipeline exports it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"model.onnx": graph, **write_device_files(graph, folder)}
+    manifest, sources = add_contents(_manifest(graph, changes), files, folder)
+    return write_bundle(folder, manifest, sources)
+
+
+def _manifest(graph: Path, changes: dict[str, Any]) -> BundleManifest:
     fields: dict[str, Any] = {
         "heads": ("gate", "reason"),
         "reasons": REASONS,
@@ -43,7 +58,7 @@ def make_bundle(folder: Path, graph: Path, **changes: Any) -> Bundle:
         "files": describe_files({"model.onnx": graph}),
         **changes,
     }
-    return write_bundle(folder, BundleManifest(**fields), {"model.onnx": graph})
+    return BundleManifest(**fields)
 
 
 def publish(content: S3Content, bundle: Bundle, name: str = "infant-cry") -> Release:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +20,8 @@ import tasks
 from cryfed.cli.main import app
 from infra import provenance
 from infra.edge.bundle import load_bundle
+from infra.edge.golden import INPUTS, OUTPUTS
+from infra.edge.runtime import Graph
 from infra.federation.local import work as site_work
 from infra.report.render import render_html
 from infra.settings import StoreSettings
@@ -64,7 +67,8 @@ def test_it_leaves_a_run_folder_and_nothing_half_written(run: Reference) -> None
     assert latest.is_symlink()
     first = run.home.runs[0]
     assert {p.name for p in first.iterdir()} == {
-        "report.html", "metrics.json", "model.onnx", "model.typed.onnx", "tensorrt.json", "manifest.json", "data_docs",
+        "report.html", "metrics.json", "data_docs", "manifest.json", "model.onnx", "model.typed.onnx", "tensorrt.json",
+        "model_card.md", "bom.cdx.json", "golden",
     }  # fmt: skip
     assert (first / "data_docs" / "index.html").is_file()
     assert [p.name for p in runs.iterdir() if p.name.startswith(".")] == []
@@ -103,6 +107,12 @@ def test_the_bundle_in_the_run_is_the_release(run: Reference) -> None:
     parents = bundle.manifest.provenance["parents"]
     assert parents and parents == {name: metrics["provenance"][name] for name in parents}  # noqa: PT018
     assert bundle.manifest.data.synthetic is True
+    assert set(bundle.manifest.files) == {"model.onnx", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS}
+    assert bundle.manifest.provenance["golden"]["synthetic"] is True
+    answers = json.loads(bundle.read(OUTPUTS))
+    frames = np.frombuffer(bundle.read(INPUTS), "<f4").reshape(answers["frames"], -1)
+    again = Graph(bundle.read()).run(frames)["gate_probability"]
+    assert np.abs(again - answers["gate_probability"]).max() < 1e-5
 
 
 def test_no_packet_leaves_loopback_and_nobody_else_could_connect(run: Reference) -> None:

@@ -149,7 +149,7 @@ def test_a_published_release_reaches_a_device(
         documents, trust, digest, KEYS, by="Dr A", statement="Read the report; fit for ward A.", now=NOW
     )
     assert again.version == 1
-    with pytest.raises(ConflictError, match="signoffs/.* is at version 1"):
+    with pytest.raises(ConflictError, match=r"signoffs/.* is at version 1"):
         sign_off(documents, trust, digest, KEYS, by="Dr B", statement="I have read it too.", now=NOW)
 
 
