@@ -92,3 +92,13 @@ class DeployParameters(_Parameters):
         pattern=r"^(nothing|[0-9a-f]{64})$",
         description="manifest digest that the channel has to point at now, or `nothing`; default: whatever it points at",
     )
+    clips: Path | None = Field(
+        None,
+        description="CSV or Parquet of clips on which it is compared with what the channel points at; default: no comparison",
+    )
+    margin: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="refused where the lower end of the difference, in AUROC or macro-F1, lies below minus this",
+    )

@@ -1,4 +1,5 @@
-"""From a release in the store to a channel that points at it: found, pulled whole, held to its evidence, promoted."""
+"""From a release in the store to a channel that points at it: found, pulled whole, held to its evidence, compared with what is
+there, promoted."""
 
 from __future__ import annotations
 
@@ -9,12 +10,15 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from infra.data.manifest import load_manifest
 from infra.edge.acceptance import require_acceptable
-from infra.edge.bundle import load_bundle
+from infra.edge.bundle import Bundle, load_bundle
+from infra.edge.challenge import compare
+from infra.settings import home
 from infra.store import promotion, registry
 from infra.store.content import S3Content
 from infra.store.registry import Release
-from models.errors import IntegrityError
+from models.errors import ChallengerRefused, IntegrityError
 from tasks.runtime import runtime
 
 Json = dict[str, Any]
@@ -38,15 +42,47 @@ def verify_release(release: Json) -> Json:
     rt = runtime()
     rt.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=rt.scratch) as folder:
-        # an empty cache: what counts is what the store hands out, not what this machine remembers
-        content = S3Content(rt.store, Path(folder) / "cache")
-        bundle = load_bundle(registry.pull(content, _release(release), Path(folder) / "release"))
-        if bundle.digest != release["digest"]:
-            raise IntegrityError(
-                f"{release['name']}@{release['version']}: its manifest is filed under {release['digest']} but describes "
-                f"{bundle.digest}; do not use it"
-            )
-        return require_acceptable(bundle)
+        return require_acceptable(_pull(_release(release), Path(folder)))
+
+
+@task(name="challenge", retries=0, timeout_seconds=7200, persist_result=False)
+def challenge(release: Json, channel: str, clips: Path | None, margin: float, expect: str | None) -> Json:
+    """Compare a release with the one that the channel points at, on the same clips.
+
+    Returns:
+        `champion`: the digest to move the channel from, or `nothing`; `why`: what came of it; and the comparison's numbers.
+
+    Raises:
+        ChallengerRefused: it is, or may be, worse by more than the margin.
+        ConflictError: the channel points elsewhere than expected.
+        ManifestError, DataError: the clips cannot be used.
+    """
+    rt = runtime()
+    present = promotion.champion(rt.store, _release(release), channel, expect=expect)
+    if present is None:
+        return {"champion": promotion.NOTHING, "why": "not compared: the channel points at nothing yet"}
+    if present.manifest_digest == release["digest"]:
+        return {"champion": present.manifest_digest, "why": "not compared: the channel points at it already"}
+    if clips is None:
+        return {"champion": present.manifest_digest, "why": "not compared: no manifest of clips was named"}
+    manifest = load_manifest(home() / clips, limits=rt.settings.limits)
+    rt.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="deploy-", dir=rt.scratch) as folder:
+        result = compare(
+            _pull(present, Path(folder) / "champion"),
+            _pull(_release(release), Path(folder) / "challenger"),
+            manifest,
+            margin=margin,
+            limits=rt.settings.limits,
+        )
+    create_markdown_artifact(_describe_challenge(release, present, result), key="challenge")
+    if not result["accepted"]:
+        raise ChallengerRefused(
+            f"{release['name']}@{release['version']} does not replace version {present.version} on "
+            f"{promotion.channel_name(release['name'], channel)}: {result['why']}, on {result['clips']} clips; train a better "
+            "one, or name more clips"
+        )
+    return result
 
 
 @task(name="move channel", retries=0, persist_result=False)
@@ -62,6 +98,18 @@ def move_channel(release: Json, channel: str, expect: str | None, facts: Json) -
     return {**release, "channel": move.channel, "previous": move.previous, "moved": move.moved}
 
 
+def _pull(release: Release, folder: Path) -> Bundle:
+    """A release as the store hands it out, whatever this machine remembers of it: the cache is empty."""
+    content = S3Content(runtime().store, folder / "cache")
+    bundle = load_bundle(registry.pull(content, release, folder / "release"))
+    if bundle.digest != release.manifest_digest:
+        raise IntegrityError(
+            f"{release.name}@{release.version}: its manifest is filed under {release.manifest_digest} but describes "
+            f"{bundle.digest}; do not use it"
+        )
+    return bundle
+
+
 def _release(release: Json) -> Release:
     return Release(release["name"], release["version"], release["digest"])
 
@@ -75,5 +123,20 @@ def _describe(release: Json, move: promotion.Move, facts: Json) -> str:
         f"heads: {', '.join(facts['heads'])}; trained on {'SYNTHETIC' if facts['synthetic'] else 'real'} recordings",
         f"gate AUROC {auroc:.3f}" if auroc is not None else "gate AUROC unknown",
         *facts["notes"],
+        *([f"champion and challenger: {facts['challenge']}"] if facts.get("challenge") else []),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _describe_challenge(release: Json, present: Release, result: Json) -> str:
+    lines = [
+        f"**{release['name']}** version {release['version']} against version {present.version}: "
+        f"{'accepted' if result['accepted'] else 'REFUSED'}, {result['why']}",
+        f"{result['clips']} clips of manifest `{result['manifest']}` that neither has learned from; margin {result['margin']:g}",
+        *(
+            f"{name}, difference: {value['value']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
+            for name in ("gate_auroc", "macro_f1")
+            if (value := result[name]) is not None and value["low"] is not None
+        ),
     ]
     return "\n".join(f"- {line}" for line in lines)

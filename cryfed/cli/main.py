@@ -119,6 +119,14 @@ def deploy(
         str | None,
         typer.Option(help="Digest that the channel has to point at now, or `nothing`; refused otherwise."),
     ] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of clips on which it is compared with what the channel points at."),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(help="What may be lost at most, in AUROC and macro-F1, lower end of the interval."),
+    ] = 0.05,
 ) -> None:
     """Point a channel at a release, after pulling and verifying it: dev → staging → prod.
 
@@ -128,11 +136,21 @@ def deploy(
     cryfed deploy staging                    # what dev holds
     cryfed deploy prod                       # what staging holds, nothing else
     cryfed deploy staging --reference 3      # version 3, forward or back
+    cryfed deploy staging --clips clips.csv  # only if it is not worse than what staging holds
     ```
     """
     from cryfed.cli.runs import run_deploy
 
-    run_deploy({"channel": channel, "release": release, "reference": reference, "expect": expect})
+    run_deploy(
+        {
+            "channel": channel,
+            "release": release,
+            "reference": reference,
+            "expect": expect,
+            "clips": clips,
+            "margin": margin,
+        }
+    )
 
 
 def _register() -> None:

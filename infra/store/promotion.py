@@ -1,6 +1,7 @@
 """Channels of a release name: `<name>-dev` → `<name>-staging` → `<name>-prod`, each one atomic pointer.
 
 - prod takes only what staging holds at that moment, so nothing reaches it that nobody could have tried;
+- who compares a release with the channel's present one (`champion`) moves the channel from that one and from no other;
 - a channel moves by compare-and-swap: whoever decided on the ground of an older state is refused, not obeyed;
 - going back is the same two steps with an earlier version.
 """
@@ -73,6 +74,23 @@ def find(store: ObjectStore, name: str, reference: str | None, channel: str) -> 
     return registry.resolve(store, name if reference == LATEST else f"{name}@{reference}")
 
 
+def champion(
+    store: ObjectStore, release: Release, channel: str, *, expect: str | None = None
+) -> Release | None:
+    """What the release's channel points at now, None where it points nowhere yet.
+
+    Raises:
+        ConflictError: it is neither the release nor what was expected (a manifest digest, or `nothing`).
+    """
+    target = channel_name(release.name, channel)
+    pointer = registry.get_channel(store, target)
+    current = None if pointer is None else pointer.manifest_digest
+    if current == release.manifest_digest:
+        return release
+    _require_expected(target, current, expect)
+    return None if current is None else find(store, release.name, current, channel)
+
+
 def promote(store: ObjectStore, release: Release, channel: str, *, expect: str | None = None) -> Move:
     """Point a release's channel at it.
 
@@ -91,13 +109,17 @@ def promote(store: ObjectStore, release: Release, channel: str, *, expect: str |
     current = None if pointer is None else pointer.manifest_digest
     if current == release.manifest_digest:
         return Move(target, release.manifest_digest, current)
+    _require_expected(target, current, expect)
+    registry.move_channel(store, target, release.manifest_digest, expect=current)
+    return Move(target, release.manifest_digest, current)
+
+
+def _require_expected(target: str, current: str | None, expect: str | None) -> None:
     if expect is not None and expect != (current or NOTHING):
         raise ConflictError(
             f"channel {target} points at {current or NOTHING}, not at {expect} as expected: look at what it points at "
             "and decide again"
         )
-    registry.move_channel(store, target, release.manifest_digest, expect=current)
-    return Move(target, release.manifest_digest, current)
 
 
 def _require_staged(store: ObjectStore, release: Release) -> None:
