@@ -63,6 +63,10 @@ class Settings(BaseSettings):
 
     work_dir: Path = Field(Path(".cryfed"), description="embedded servers' data, site folders, caches")
     runs_dir: Path = Field(Path("runs"), description="one folder a run, and `latest`")
+    keys_dir: Path = Field(
+        Path("~/.config/cryfed/keys"),
+        description="private keys of fleets, a folder each; outside of what `make clean` clears",
+    )
     data: Path = Field(Path("../shared/data"), description="folder of the real clips (CRYFED_DATA)")
     store: StoreSettings = StoreSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -82,8 +86,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _absolute(self) -> Settings:
-        for name in ("work_dir", "runs_dir", "data"):
-            object.__setattr__(self, name, home() / getattr(self, name))
+        for name in ("work_dir", "runs_dir", "keys_dir", "data"):
+            object.__setattr__(self, name, home() / getattr(self, name).expanduser())
         return self
 
 

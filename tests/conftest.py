@@ -30,6 +30,7 @@ def _own_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CRYFED_WORK_DIR", str(tmp_path / "work"))
     monkeypatch.setenv("CRYFED_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("CRYFED_KEYS_DIR", str(tmp_path / "keys"))
 
 
 @pytest.fixture(scope="session")

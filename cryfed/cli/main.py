@@ -155,12 +155,13 @@ def deploy(
 
 def _register() -> None:
     """The other groups, one file each."""
-    from cryfed.cli import data, experiments, federation, quantise, score, server, store
+    from cryfed.cli import data, experiments, federation, fleet_keys, quantise, score, server, store
 
     app.add_typer(data.app, name="data")
     app.add_typer(store.app, name="store")
     app.add_typer(server.app, name="server")
     app.add_typer(federation.app, name="federation")
+    fleet_keys.register(app)
     experiments.register(app)
     score.register(app)
     quantise.register(app)
