@@ -12,7 +12,9 @@ go through a presigned PUT that carries `If-None-Match` or `If-Match`.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -244,12 +246,15 @@ class ObjectStore:
 
     def _conditional_put(self, key: str, data: bytes, condition: dict[str, str]) -> str | None:
         """The new object's tag, or None where the condition did not hold."""
+        # a writer that dies after the headers must not leave an empty object, as SeaweedFS 4.48 makes one without the digest
+        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        headers = {**condition, "Content-MD5": digest}
         with self._errors("write", key):
             for _ in range(_CONDITIONAL_ATTEMPTS):
                 url = self._minio.presigned_put_object(self.bucket, key, expires=timedelta(minutes=5))
                 # a lost answer must not be retried: our own first attempt would then look like another writer
                 retries = urllib3.Retry(total=3, read=0, status=0, other=0, backoff_factor=0.1)
-                answer = self._http.request("PUT", url, body=data, headers=condition, retries=retries)
+                answer = self._http.request("PUT", url, body=data, headers=headers, retries=retries)
                 if answer.status == 200:
                     return _plain(answer.headers.get("ETag"))
                 if answer.status == 412:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
 
 import pytest
+import urllib3
 from pydantic import SecretStr
 
 from infra.servers.process import free_ports
@@ -143,3 +148,33 @@ def test_endpoint_without_keys_and_malformed_endpoint(tmp_path: Path) -> None:
         connect_store(StoreSettings(endpoint="127.0.0.1:9"), tmp_path)
     with pytest.raises(ConfigError, match="host:port"):
         ObjectStore("http://example.org/path", "a", "b", bucket="bucket")
+
+
+def test_a_writer_that_dies_half_way_leaves_nothing(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the headers alone, of which an empty object could come that no one could ever replace."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def remember(_verb: str, url: str, *, headers: dict[str, str], **_more: object) -> NoReturn:
+        asked.append((url, headers))
+        raise urllib3.exceptions.ProtocolError("not sent")
+
+    data = b"{}" * 500
+    request = store._http.request
+    monkeypatch.setattr(store._http, "request", remember)
+    for key in ("none", "half", "whole"):
+        with pytest.raises(StoreError):
+            store.put_if_absent(key, data)
+    monkeypatch.setattr(store._http, "request", request)
+    for (url, headers), sent in zip(asked, (0, 500, 1000), strict=True):
+        at = urlsplit(url)
+        fields = {"Host": at.netloc, "Content-Length": "1000", **headers}
+        head = f"PUT {at.path}?{at.query} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
+        with socket.create_connection((str(at.hostname), int(at.port or 80))) as connection:
+            connection.sendall(head.encode() + b"\r\n" + data[:sent])
+            if sent == len(data):
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    time.sleep(0.3)  # what it makes of a closed connection, it makes at once
+    assert [store.find(key) is not None for key in ("none", "half", "whole")] == [False, False, True]
+    assert store.put_if_absent("none", data)
