@@ -34,12 +34,12 @@ def key(name: str) -> PrivateKey:
     return make_key(name)
 
 
-def root(version: int = 1, days: float = 365, fleet: str = FLEET, **roles: Sequence[str]) -> RootDocument:
+def root(version: int = 1, days: float = 365, of: str = FLEET, **roles: Sequence[str]) -> RootDocument:
     """A root; `release=["release-2"]` gives a role other keys, and root's threshold is two where it has two keys."""
     names: dict[Role, Sequence[str]] = {role: roles.get(role, [f"{role}-1"]) for role in ROLES}
     held = {role: [key(n) for n in names[role]] for role in ROLES}
     return RootDocument(
-        fleet=fleet,
+        fleet=of,
         version=version,
         issued=NOW - timedelta(days=1),
         expires=NOW + timedelta(days=days),

@@ -156,6 +156,11 @@ class FleetDocuments:
         found = self._find(self._desired_key)
         return 0 if found is None else _present(trust, DesiredDocument, found.data).version
 
+    def desired_binds(self, trust: TrustedRoot) -> bool:
+        """Whether keys that hold the role now vouch for that version; not where the last signer was retired."""
+        found = self._find(self._desired_key)
+        return found is None or _present(trust, DesiredDocument, found.data).binding
+
     def put_desired(self, trust: TrustedRoot, envelope: Envelope, *, floor: int = 0) -> DesiredDocument:
         """Replace the desired state by the next one.
 

@@ -28,7 +28,7 @@ from infra.edge.trust.documents import (
 )
 from infra.edge.trust.envelope import Envelope, countersign, sign
 from infra.edge.trust.keys import PrivateKey, PublicKey
-from infra.edge.trust.trusted import TrustedRoot, open_manifest
+from infra.edge.trust.trusted import MAX_LEAP, TrustedRoot, open_manifest
 from infra.store import registry
 from infra.store.registry import Release
 from models.errors import ConfigError, KeyFileError, TrustError
@@ -239,6 +239,7 @@ def set_desired(
     keys: Iterable[PrivateKey],
     *,
     floor: int = 0,
+    version: int | None = None,
     now: datetime,
     days: float = DESIRED_DAYS,
 ) -> DesiredDocument:
@@ -246,6 +247,8 @@ def set_desired(
 
     Args:
         floor: highest version that a device is known to have accepted.
+        version: one to begin with again, after all keys of the role were exchanged and devices have forgotten theirs; default:
+            one higher than the present and the floor. What a retired key drove beyond any device's reach does not count.
 
     Raises:
         KeyFileError: the keys do not hold the fleet role.
@@ -254,13 +257,20 @@ def set_desired(
     document = _made(
         DesiredDocument,
         fleet=documents.fleet,
-        version=max(floor, documents.desired_version(trust)) + 1,
+        version=_next_version(documents, trust, floor) if version is None else version,
         root=trust.root.version,
         rings=tuple(rings),
         now=now,
         days=days,
     )
     return documents.put_desired(trust, _signed(document, trust, keys), floor=floor)
+
+
+def _next_version(documents: FleetDocuments, trust: TrustedRoot, floor: int) -> int:
+    present = documents.desired_version(trust)
+    if present > floor + MAX_LEAP and not documents.desired_binds(trust):
+        present = floor
+    return max(floor, present) + 1
 
 
 def _made(model: type[AnyDocument], *, now: datetime, days: float, **fields: Any) -> AnyDocument:

@@ -298,7 +298,9 @@ def parse(
     if len(payload) > max_bytes:
         raise TooLarge(f"{where}: {len(payload)} bytes; no document has more than {max_bytes}")
     try:
-        parse_object(payload)  # a key given twice, NaN and the like, which the next line would let pass
+        # a key given twice, NaN and the like would pass the model; other bytes for the same document, other readers
+        if canonical_json(parse_object(payload)) != payload:
+            raise ValueError("not canonical JSON (keys sorted, no blanks)")
         return model.model_validate_json(payload)
     except ValidationError as err:
         found = err.errors(include_url=False, include_input=False)
@@ -307,7 +309,7 @@ def parse(
         if any(e["type"] == _EXTRANEOUS for e in found):
             raise Extraneous(message) from None
         raise WrongSoftware(message) from None
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise WrongSoftware(f"{where} is not as the protocol has it: {err}") from None
 
 

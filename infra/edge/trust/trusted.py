@@ -179,6 +179,8 @@ class TrustedFleet:
     - Roots end with the desired state: everything that follows is judged by one root.
     - A step that raises changes nothing; what was accepted before it stays.
     - Versions do not sink below the device's floors, and do not leap by more than `MAX_LEAP` above them.
+    - The desired state's floor goes with the keys that set it: where too few of them are left to have signed it alone, whoever
+      stole the others may have driven it up, and must not shut out the new ones (TUF 5.3.11).
     - The release, sign-off and manifest are those of the device's own ring: a genuine one of another release is refused.
     - `ready` is set by the last step alone.
     """
@@ -186,6 +188,7 @@ class TrustedFleet:
     def __init__(self, root: bytes, fleet: str, device: Device, *, now: datetime) -> None:
         self._root = TrustedRoot(root, fleet, now=now)
         self.device = device
+        self._floor = device.desired
         self.desired: DesiredDocument | None = None
         self.release: ReleaseDocument | None = None
         self.signoff: SignoffDocument | None = None
@@ -212,7 +215,12 @@ class TrustedFleet:
         """Step 1, once for each root there is. Raises as `TrustedRoot.update_root`."""
         if self.desired is not None:
             raise RuntimeError("roots come before the desired state")
-        return self._root.update_root(data)
+        before = set(self.root.roles["fleet"].keys)
+        after = self._root.update_root(data)
+        kept = before & set(after.roles["fleet"].keys)
+        if len(kept) < after.threshold("fleet") and kept != before:
+            self._floor = 0
+        return after
 
     def update_desired(self, data: bytes) -> Ring | None:
         """Step 2; returns the device's ring.
@@ -225,7 +233,7 @@ class TrustedFleet:
         if self.desired is not None:
             raise RuntimeError("there is a desired state already")
         document = self._root.open(DesiredDocument, data, "the desired state")
-        _require_step("the desired state", document.version, self.device.desired)
+        _require_step("the desired state", document.version, self._floor)
         if document.root > self.root.version:
             raise MixAndMatch(
                 f"the desired state was made under root {document.root}, the newest on offer is {self.root.version}: "
@@ -296,7 +304,7 @@ def open_signoff(root: TrustedRoot, data: bytes | None, release: str) -> Signoff
     """The sign-off of a release.
 
     Raises:
-        NoSignOff: none, or one of another release or fleet.
+        NoSignOff: none, one of another release or fleet, or one that the role has not signed.
         TrustError: as `TrustedRoot.open`.
     """
     if data is None:
@@ -305,7 +313,7 @@ def open_signoff(root: TrustedRoot, data: bytes | None, release: str) -> Signoff
         )
     try:
         document = root.open(SignoffDocument, data, f"the sign-off of {release[:12]}…")
-    except WrongSoftware as err:
+    except (BadSignature, WrongSoftware) as err:
         raise NoSignOff(f"release {release[:12]}… has no sign-off that counts here: {err}") from None
     if document.release != release:
         raise NoSignOff(f"the sign-off is of release {document.release[:12]}…, not of {release[:12]}…")

@@ -232,9 +232,19 @@ def test_a_stolen_key_cannot_shut_its_owner_out(documents: FleetDocuments, trust
     documents.store.put(f"fleets/{FLEET}/desired.json", signed(desired(2**53), "fleet-1"))
     new = next_root(trust.root, "fleet", retire=[key("fleet-1").keyid], add=[key("fleet-2").public], now=NOW)
     after = documents.create_root(sign_root(new, KEYS[:1]), before=trust, now=NOW)
-    fresh = desired(2, root=2)
-    assert documents.put_desired(after, envelope(fresh, "fleet-2"), floor=1) == fresh
-    assert documents.find_desired(after) is not None
+    assert not documents.desired_binds(after)
+    made = set_desired(documents, after, [RING], [key("fleet-2")], floor=1, now=NOW)
+    assert made.version == 2
+    found = documents.find_desired(after)
+    assert found is not None
+    assert found.document == made
+    # within reach it counts, for devices may be there; and who knows better says so
+    documents.store.put(f"fleets/{FLEET}/desired.json", signed(desired(40), "fleet-1"))
+    assert set_desired(documents, after, [RING], [key("fleet-2")], version=7, now=NOW).version == 7
+    documents.store.put(f"fleets/{FLEET}/desired.json", signed(desired(40), "fleet-1"))
+    assert set_desired(documents, after, [RING], [key("fleet-2")], now=NOW).version == 41
+    with pytest.raises(ConflictError):
+        set_desired(documents, after, [RING], [key("fleet-2")], version=7, now=NOW)
 
 
 def test_inventory(documents: FleetDocuments, store: ObjectStore) -> None:

@@ -168,6 +168,17 @@ def test_a_key_given_twice_is_refused() -> None:
         parse(DesiredDocument, data[:-1] + b',"version":1}', "it")
 
 
+def test_other_bytes_for_the_same_document_are_refused() -> None:
+    raw = json.loads(desired().to_bytes())
+    for data in (
+        json.dumps(raw).encode(),
+        desired().to_bytes() + b"\n",
+        canonical_json(raw).replace(b"-1", b"\\u002d1"),
+    ):
+        with pytest.raises(WrongSoftware, match="not canonical JSON"):
+            parse(DesiredDocument, data, "it")
+
+
 def test_size_is_bounded() -> None:
     with pytest.raises(TooLarge):
         parse(DesiredDocument, desired().to_bytes() + b" " * 2**20, "it")

@@ -121,7 +121,7 @@ REFUSALS: dict[str, tuple[type[TrustError], Callable[[], Any]]] = {
     "arbitrary software": (BadSignature, lambda: follow(Offer(release=signed(release(), "mallory")))),
     "malicious mirror, no signature": (BadSignature, lambda: follow(Offer(release=signed(release())))),
     "another role's key": (BadSignature, lambda: follow(Offer(release=signed(release(), "fleet-1")))),
-    "a release as a sign-off": (BadSignature, lambda: follow(Offer(signoff=signed(release(), "clinical-1")))),
+    "a release as a sign-off": (NoSignOff, lambda: follow(Offer(signoff=signed(release(), "clinical-1")))),
     "rubbish": (BadSignature, lambda: follow(Offer(desired=b"<html>502</html>"))),
     "desired state set back": (Rollback, lambda: follow(Offer(), Device("device-1", "any", desired=2))),
     "release set back": (Rollback, lambda: follow(Offer(), Device("device-1", "any", running=4))),
@@ -165,7 +165,7 @@ REFUSALS: dict[str, tuple[type[TrustError], Callable[[], Any]]] = {
         NoSignOff,
         lambda: follow(Offer(signoff=signed(signoff(fleet="b"), "clinical-1"))),
     ),
-    "sign-off by nobody": (BadSignature, lambda: follow(Offer(signoff=signed(signoff(), "fleet-1")))),
+    "sign-off by nobody": (NoSignOff, lambda: follow(Offer(signoff=signed(signoff(), "fleet-1")))),
     "key compromise": (
         KeyRevoked,
         lambda: follow(Offer(roots=[Offer().roots[0], signed(root(2, release=["release-2"]), "root-1")])),
@@ -199,7 +199,7 @@ def test_each_refusal_is_an_error_of_its_own(name: str) -> None:
 def test_a_refusal_changes_nothing() -> None:
     offer = Offer()
     view = TrustedFleet(offer.roots[0], FLEET, DEVICE, now=NOW)
-    for bad in (signed(root(2), "mallory"), signed(root(3), "root-1"), signed(root(2, fleet="b"), "root-1")):
+    for bad in (signed(root(2), "mallory"), signed(root(3), "root-1"), signed(root(2, of="b"), "root-1")):
         with pytest.raises(TrustError):
             view.update_root(bad)
     assert view.root == root()
@@ -308,6 +308,26 @@ def test_one_key_cannot_hold_two_ids() -> None:
     raw["roles"]["root"]["keys"] = [keyid, false]
     with pytest.raises(ValueError, match="under an id that is not its own"):
         RootDocument.model_validate_json(json.dumps(raw))
+
+
+def test_the_floor_goes_with_the_keys_that_set_it() -> None:
+    """A thief of the fleet's key drove the version up; with the key gone it shuts nobody out."""
+    stolen = Device("device-1", "any", desired=9_000)
+    fresh = signed(desired(2, root=2), "fleet-2")
+    first = signed(root(), "root-1")
+
+    def after(*fleet: str) -> TrustedFleet:
+        view = TrustedFleet(first, FLEET, stolen, now=NOW)
+        view.update_root(signed(root(2, fleet=list(fleet)), "root-1"))
+        return view
+
+    assert after("fleet-2").update_desired(fresh) is not None
+    with pytest.raises(
+        Rollback
+    ):  # the thief's own key holds the role yet, and could bring back what it signed
+        after("fleet-1", "fleet-2").update_desired(fresh)
+    with pytest.raises(Rollback):
+        after("fleet-1").update_desired(signed(desired(2), "fleet-1"))
 
 
 # ---- manifest
