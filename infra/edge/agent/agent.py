@@ -78,7 +78,13 @@ class Agent:
         self._slots = Slots(config.folder, self._disk)
         self._state = StateFile(config.folder / "state.json", self._disk)
         self._trusted = Trusted(
-            config.fleet, config.device, config.hardware, verify, root, self._state.state.trusted
+            config.fleet,
+            config.device,
+            config.hardware,
+            verify,
+            root,
+            self._state.state.trusted,
+            config.desired_floor,
         )
         self._running = self._slots.running()
         self._told = None  # type: Optional[Status]

@@ -14,6 +14,7 @@
 | `build_timeout_s` | how long an engine may take to build | 3600 |
 | `keep_free` | bytes of the disk that no installation may take | 64 MiB |
 | `attempts` | how often an installation may be begun without coming to an end | 5 |
+| `desired_floor` | the desired state's version when the device was provisioned | 0 |
 """
 
 import stat
@@ -56,8 +57,10 @@ class Config(NamedTuple):
     build_timeout_s: float = 3600.0
     keep_free: int = 64 * 2**20
     attempts: int = 5
+    desired_floor: int = 0
 
 
+_WHOLE = ("lowest_rate", "keep_free", "attempts", "desired_floor")
 _NUMBERS = (
     "probe_timeout_s",
     "poll_s",
@@ -67,6 +70,7 @@ _NUMBERS = (
     "lowest_rate",
     "keep_free",
     "attempts",
+    "desired_floor",
 )
 _KNOWN = (
     "fleet",
@@ -134,7 +138,7 @@ def _check(raw: Dict[str, Any], base: Path) -> Config:
     for key in _NUMBERS:
         if key in raw:
             number = _number(raw[key], key)
-            values[key] = int(number) if key in ("lowest_rate", "keep_free", "attempts") else number
+            values[key] = int(number) if key in _WHOLE else number
     return Config(**values)
 
 

@@ -6,6 +6,7 @@ its type and its bytes. Everything here is bounded before it is parsed.
 
 import base64
 import binascii
+import collections
 import datetime
 import hashlib
 import json
@@ -13,7 +14,7 @@ import re
 import time
 from typing import Any, Dict, List, NamedTuple, Tuple
 
-from .errors import BadSignature, Extraneous, MixAndMatch, TooLarge
+from .errors import BadSignature, Extraneous, TooLarge, WrongSoftware
 
 MAX_DOCUMENT_BYTES = 2**20
 MAX_ENVELOPE_BYTES = 2 * MAX_DOCUMENT_BYTES  # base64 and the signatures come on top
@@ -137,27 +138,28 @@ def parse_document(body: bytes, kind: str, where: str) -> Document:
     """The document in a verified envelope: canonical, of this kind, no key too many or too few, its own fields in form.
 
     Raises:
-        Extraneous: it is not of that form.
+        Extraneous: a key that its kind does not have, a device in two places.
+        WrongSoftware: otherwise not of that form: it follows another version of the protocol.
     """
     try:
         document = strict_json(body)
         canonical = canonical_json(document)
     except ValueError as err:
-        raise Extraneous(f"{where}: not a JSON document ({err})") from None
+        raise WrongSoftware(f"{where}: not a JSON document ({err})") from None
     if canonical != body:
-        raise Extraneous(f"{where}: not canonical JSON (keys sorted, no blanks)")
+        raise WrongSoftware(f"{where}: not canonical JSON (keys sorted, no blanks)")
     if not isinstance(document, dict):
-        raise Extraneous(f"{where}: not a JSON object")
+        raise WrongSoftware(f"{where}: not a JSON object")
     _only(document, _COMMON + _FIELDS[kind], where)
     _need(document, _COMMON + _FIELDS[kind], where)
     if document["type"] != kind:
-        raise Extraneous(f"{where}: of type {str(document['type'])[:40]!r}, where {kind} belongs")
+        raise WrongSoftware(f"{where}: of type {str(document['type'])[:40]!r}, where {kind} belongs")
     if not is_name(document["fleet"]):
-        raise Extraneous(f"{where}: fleet is not a plain name")
+        raise WrongSoftware(f"{where}: fleet is not a plain name")
     if not is_version(document["version"]):
-        raise Extraneous(f"{where}: version is not an integer from 1 to 2^53")
+        raise WrongSoftware(f"{where}: version is not an integer from 1 to 2^53")
     if time_of(document["issued"], where) > time_of(document["expires"], where):
-        raise Extraneous(f"{where}: expires before it was issued")
+        raise WrongSoftware(f"{where}: expires before it was issued")
     _CHECKS[kind](document, where)
     return document
 
@@ -166,7 +168,7 @@ def key_id(pem: str, where: str) -> Tuple[str, str]:
     """A P-256 public key's id (SHA-256 of its DER), and its PEM written anew, so that nothing but the key is in it.
 
     Raises:
-        Extraneous: not exactly one P-256 public key.
+        WrongSoftware: not exactly one P-256 public key.
     """
     match = _PEM.match(pem)
     try:
@@ -174,7 +176,7 @@ def key_id(pem: str, where: str) -> Tuple[str, str]:
     except (binascii.Error, ValueError):
         der = b""
     if len(der) != len(_P256_PREFIX) + 64 or not der.startswith(_P256_PREFIX):
-        raise Extraneous(f"{where}: not the PEM of one P-256 public key")
+        raise WrongSoftware(f"{where}: not the PEM of one P-256 public key")
     text = base64.b64encode(der).decode("ascii")
     lines = [text[i : i + 64] for i in range(0, len(text), 64)]
     clean = "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
@@ -185,7 +187,7 @@ def time_of(text: Any, where: str) -> int:
     """Seconds since the epoch of `YYYY-MM-DDTHH:MM:SSZ`.
 
     Raises:
-        Extraneous: anything else.
+        WrongSoftware: anything else.
     """
     match = _TIME.match(text) if isinstance(text, str) else None
     try:
@@ -195,7 +197,7 @@ def time_of(text: Any, where: str) -> int:
         moment = datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.timezone.utc)
         return int(moment.timestamp())
     except ValueError:
-        raise Extraneous(f"{where}: {str(text)[:40]!r} is not a time like 2026-01-31T12:00:00Z") from None
+        raise WrongSoftware(f"{where}: {str(text)[:40]!r} is not a time like 2026-01-31T12:00:00Z") from None
 
 
 def time_text(seconds: float) -> str:
@@ -221,73 +223,78 @@ def is_version(value: Any, least: int = 1) -> bool:
 def _check_root(document: Document, where: str) -> None:
     keys, roles = document["keys"], document["roles"]
     if not isinstance(keys, dict) or not isinstance(roles, dict):
-        raise Extraneous(f"{where}: keys and roles are not objects")
+        raise WrongSoftware(f"{where}: keys and roles are not objects")
     for name, pem in keys.items():
         if not isinstance(pem, str) or key_id(pem, where)[0] != name:
-            raise MixAndMatch(f"{where}: key {name[:16]}… is filed under an id that is not its own")
+            raise WrongSoftware(f"{where}: key {name[:16]}… is filed under an id that is not its own")
     _only(roles, ROLES, where)
     _need(roles, ROLES, where)
     for role, entry in roles.items():
         place = f"{where}: role {role}"
         if not isinstance(entry, dict):
-            raise Extraneous(f"{place} is not an object")
+            raise WrongSoftware(f"{place} is not an object")
         _only(entry, ("keys", "threshold"), place)
         _need(entry, ("keys", "threshold"), place)
         listed = entry["keys"]
         if not isinstance(listed, list) or not all(isinstance(k, str) and k in keys for k in listed):
-            raise Extraneous(f"{place} lists a key that the root does not have")
+            raise WrongSoftware(f"{place} lists a key that the root does not have")
         if len(set(listed)) != len(listed):
-            raise Extraneous(f"{place} lists a key twice")
+            raise WrongSoftware(f"{place} lists a key twice")
         if not is_version(entry["threshold"]) or entry["threshold"] > len(listed):
-            raise Extraneous(f"{place}: its threshold cannot be met by its {len(listed)} keys")
+            raise WrongSoftware(f"{place}: its threshold cannot be met by its {len(listed)} keys")
 
 
 def _check_release(document: Document, where: str) -> None:
     manifest, hardware = document["manifest"], document["hardware"]
     if not isinstance(manifest, dict):
-        raise Extraneous(f"{where}: manifest is not an object")
+        raise WrongSoftware(f"{where}: manifest is not an object")
     _only(manifest, ("sha256", "size"), where)
     _need(manifest, ("sha256", "size"), where)
     if not is_digest(document["release"]) or not is_digest(manifest["sha256"]):
-        raise Extraneous(f"{where}: release and manifest.sha256 are not SHA-256 digests")
+        raise WrongSoftware(f"{where}: release and manifest.sha256 are not SHA-256 digests")
     if not is_version(manifest["size"]) or not is_version(document["number"]):
-        raise Extraneous(f"{where}: manifest.size and number are not integers from 1 to 2^53")
+        raise WrongSoftware(f"{where}: manifest.size and number are not integers from 1 to 2^53")
     if not is_name(document["name"]):
-        raise Extraneous(f"{where}: name is not a plain name")
+        raise WrongSoftware(f"{where}: name is not a plain name")
     if not isinstance(hardware, list) or not hardware or not all(is_name(h) for h in hardware):
-        raise Extraneous(f"{where}: hardware is not a list of plain names")
+        raise WrongSoftware(f"{where}: hardware is not a list of plain names")
 
 
 def _check_signoff(document: Document, where: str) -> None:
     if not is_digest(document["release"]):
-        raise Extraneous(f"{where}: release is not a SHA-256 digest")
+        raise WrongSoftware(f"{where}: release is not a SHA-256 digest")
     if not all(isinstance(document[k], str) and document[k].strip() for k in ("by", "statement")):
-        raise Extraneous(f"{where}: it has to say who signs (by) and what (statement)")
+        raise WrongSoftware(f"{where}: it has to say who signs (by) and what (statement)")
 
 
 def _check_desired(document: Document, where: str) -> None:
     rings = document["rings"]
     if not is_version(document["root"]):
-        raise Extraneous(f"{where}: root is not an integer from 1 to 2^53")
+        raise WrongSoftware(f"{where}: root is not an integer from 1 to 2^53")
     if not isinstance(rings, list):
-        raise Extraneous(f"{where}: rings is not a list")
+        raise WrongSoftware(f"{where}: rings is not a list")
+    listed = []  # type: List[str]
     for number, ring in enumerate(rings):
         place = f"{where}: ring {number}"
         if not isinstance(ring, dict):
-            raise Extraneous(f"{place} is not an object")
+            raise WrongSoftware(f"{place} is not an object")
         _only(ring, ("release", "devices", "rollback"), place)
         _need(ring, ("release", "devices"), place)
         if not is_digest(ring["release"]):
-            raise Extraneous(f"{place}: release is not a SHA-256 digest")
+            raise WrongSoftware(f"{place}: release is not a SHA-256 digest")
         if not isinstance(ring["devices"], list) or not all(is_name(d) for d in ring["devices"]):
-            raise Extraneous(f"{place}: devices is not a list of plain names")
+            raise WrongSoftware(f"{place}: devices is not a list of plain names")
         if not isinstance(ring.get("rollback", False), bool):
-            raise Extraneous(f"{place}: rollback is not true or false")
+            raise WrongSoftware(f"{place}: rollback is not true or false")
+        listed.extend(ring["devices"])
+    twice = [device for device, times in collections.Counter(listed).items() if times > 1]
+    if twice:
+        raise Extraneous(f"{where}: {twice[0]} is listed more than once")
 
 
 def _check_report(document: Document, where: str) -> None:
     if not is_name(document["device"]) or not is_version(document["desired"], least=0):
-        raise Extraneous(f"{where}: device is not a plain name, or desired not a version")
+        raise WrongSoftware(f"{where}: device is not a plain name, or desired not a version")
 
 
 _CHECKS = {
@@ -308,7 +315,7 @@ def _only(value: Dict[str, Any], allowed: Tuple[str, ...], where: str) -> None:
 def _need(value: Dict[str, Any], wanted: Tuple[str, ...], where: str) -> None:
     missing = [name for name in wanted if name not in value]
     if missing:
-        raise Extraneous(f"{where}: {missing[0]} is missing")
+        raise WrongSoftware(f"{where}: {missing[0]} is missing")
 
 
 def _base64(text: Any, where: str) -> bytes:

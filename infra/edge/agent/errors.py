@@ -9,9 +9,9 @@ AgentError
     ├── Expired            the newest thing on offer is too old
     ├── TooLarge           more bytes than announced or allowed
     ├── MixAndMatch        parts that do not belong together
-    ├── WrongSoftware      another fleet's, device's or hardware's
+    ├── WrongSoftware      another fleet's, device's, hardware's, or of another version of the protocol
     ├── TooSlow            bytes come too slowly
-    ├── Extraneous         files or keys that should not be there, or a form that is not the announced one
+    ├── Extraneous         files or keys that should not be there
     ├── KeyRevoked         signed by a key that the newest root no longer lists
     ├── NoSignOff          the clinical role has not signed this release for this fleet
     ├── BuildFailed        no engine for this hardware
@@ -65,7 +65,7 @@ class MixAndMatch(Refused):
 
 
 class WrongSoftware(Refused):
-    """Another fleet's, another device's, another hardware's."""
+    """Another fleet's, another device's, another hardware's, or not in the form of this protocol."""
 
 
 class TooSlow(Refused):
@@ -73,7 +73,7 @@ class TooSlow(Refused):
 
 
 class Extraneous(Refused):
-    """Files or keys that should not be there, or a form that is not the announced one."""
+    """Files or keys that should not be there."""
 
 
 class KeyRevoked(Refused):

@@ -48,9 +48,9 @@ def check_manifest(raw: Any, where: str) -> Manifest:
     """A parsed manifest's files, each under a plain relative name.
 
     Raises:
-        WrongSoftware: another format.
+        WrongSoftware: another format, or not in form.
         TooLarge: too many files, or one that is too large.
-        Extraneous: keys or names that a manifest must not have, or no model.
+        Extraneous: keys or names that a manifest must not have.
     """
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise WrongSoftware(f"{where}: not a {FORMAT} manifest; this agent knows no other")
@@ -59,16 +59,18 @@ def check_manifest(raw: Any, where: str) -> Manifest:
         raise Extraneous(f"{where}: unknown key {extra[0][:80]!r}; a newer agent may know it")
     files = raw.get("files")
     if not isinstance(files, dict) or MODEL_NAME not in files:
-        raise Extraneous(f"{where}: it names no {MODEL_NAME}")
+        raise WrongSoftware(f"{where}: it names no {MODEL_NAME}")
     if len(files) > MAX_FILES:
         raise TooLarge(f"{where}: {len(files)} files; at most {MAX_FILES} are taken")
     checked = {}  # type: Dict[str, File]
     for name, entry in sorted(files.items()):
         _check_name(name, where)
-        if not isinstance(entry, dict) or set(entry) != {"sha256", "size"}:
-            raise Extraneous(f"{where}: {name} has to have sha256 and size, and nothing else")
+        if not isinstance(entry, dict) or not {"sha256", "size"} <= set(entry):
+            raise WrongSoftware(f"{where}: {name} has no sha256 and size")
+        if len(entry) > 2:
+            raise Extraneous(f"{where}: {name} has more than sha256 and size")
         if not is_digest(entry["sha256"]) or not is_version(entry["size"], least=0):
-            raise Extraneous(f"{where}: {name} has no usable digest or size")
+            raise WrongSoftware(f"{where}: {name} has no usable digest or size")
         if entry["size"] > MAX_FILE_BYTES:
             raise TooLarge(f"{where}: {name} has {entry['size']} bytes; at most {MAX_FILE_BYTES} are taken")
         checked[name] = File(entry["sha256"], entry["size"])

@@ -98,11 +98,13 @@ class S3Store(Store):
             with _Deadline(connection.sock, self._patience) as deadline:
                 try:
                     connection.request(method, escape(path), body or None, sent)
-                    return connection, connection.getresponse()
+                    answer = connection.getresponse()
                 except (OSError, http.client.HTTPException, ValueError):
-                    if deadline.passed:
-                        raise socket.timeout("no answer") from None
-                    raise
+                    if not deadline.passed:
+                        raise
+                if deadline.passed:  # headers that were cut off look like headers that ended
+                    raise socket.timeout("no answer")
+                return connection, answer
         except socket.timeout:
             connection.close()
             raise TooSlow(f"{key}: {self._netloc} did not answer within {self._patience:.0f} s") from None

@@ -32,7 +32,6 @@ from .errors import (
     BadSignature,
     ConfigError,
     Expired,
-    Extraneous,
     FastForward,
     KeyRevoked,
     MixAndMatch,
@@ -72,19 +71,27 @@ class Trusted:
     """The documents accepted so far, and the rules for the next.
 
     `memory` is what `memory` returned before the last restart (JSON types), None on a fresh device; `root` is the
-    envelope that the device was provisioned with.
+    envelope that the device was provisioned with, `desired_floor` the desired state's version at that time: without it no
+    device could join a fleet that is further on than one leap.
 
     Raises:
         ConfigError: the provisioned root is not one of this fleet, or not signed by its own keys.
     """
 
     def __init__(
-        self, fleet: str, device: str, hardware: str, verify: Verify, root: bytes, memory: Optional[Memory]
+        self,
+        fleet: str,
+        device: str,
+        hardware: str,
+        verify: Verify,
+        root: bytes,
+        memory: Optional[Memory],
+        desired_floor: int = 0,
     ) -> None:
         self.fleet, self.device, self.hardware = fleet, device, hardware
         self._verify = verify
         self._retired = {role: {} for role in ROLES}  # type: Dict[str, Dict[str, str]]
-        self._desired_version = 0
+        self._desired_version = self._desired_floor = desired_floor
         self._desired_issued = 0
         self._number = 0
         try:
@@ -142,7 +149,7 @@ class Trusted:
             BadSignature, KeyRevoked: not signed by a threshold of the last root's keys and of its own.
             Rollback, FastForward: not the next number.
             WrongSoftware: another fleet's.
-            Extraneous, MixAndMatch, TooLarge: not in form.
+            Extraneous, TooLarge: not in form.
         """
         where = f"root {self.next_root}"
         envelope = parse_envelope(data, "root", where)
@@ -172,8 +179,8 @@ class Trusted:
 
         Raises:
             BadSignature, KeyRevoked, Expired, Rollback, FastForward, WrongSoftware, TooLarge: as their names say.
-            MixAndMatch: it builds on a root that is not on offer, or lists the device in two rings.
-            Extraneous: not in form.
+            MixAndMatch: it builds on a root that is not on offer.
+            Extraneous: keys that it should not have, a device listed twice.
         """
         if not self._roots_done:
             raise RuntimeError("the desired state comes after the roots")
@@ -187,9 +194,7 @@ class Trusted:
                 f"{where} {version} builds on root {document['root']}, and the store offers {self._root['version']} as "
                 "the newest"
             )
-        mine = [ring for ring in document["rings"] for device in ring["devices"] if device == self.device]
-        if len(mine) > 1:
-            raise MixAndMatch(f"{where} {version} lists {self.device} {len(mine)} times")
+        mine = [ring for ring in document["rings"] if self.device in ring["devices"]]
         self._desired_version = version
         self._desired_issued = time_of(document["issued"], where)
         if mine:
@@ -216,8 +221,11 @@ class Trusted:
         number = document["number"]
         if number < running and not self._ring.rollback:
             raise Rollback(f"{where} is number {number}, older than {running}, which runs")
-        if self._number and number > self._number + MAX_LEAP:
-            raise FastForward(f"{where} is number {number}; {self._number} was the highest so far")
+        highest = max(self._number, running)
+        if number > highest + MAX_LEAP:
+            raise FastForward(
+                f"{where} is number {number}, and {highest} the highest so far: more than {MAX_LEAP} at once"
+            )
         manifest = document["manifest"]
         self._release = Release(
             self._ring.release, manifest["sha256"], manifest["size"], document["name"], number
@@ -266,7 +274,7 @@ class Trusted:
             named.pop("info", None)
             digest = hashlib.sha256(canonical_json(named)).hexdigest()
         except (ValueError, TypeError) as err:
-            raise Extraneous(f"{where}: not a JSON object ({err})") from None
+            raise WrongSoftware(f"{where}: not a JSON object ({err})") from None
         if digest != release.digest:
             raise MixAndMatch(f"{where}: it is the manifest of release {digest[:12]}…")
         return check_manifest(raw, where)
@@ -333,7 +341,7 @@ class Trusted:
                 if name in after or len(retired) > _MAX_RETIRED:
                     del retired[name]
             if role == "fleet" and len(gone) >= self._root["roles"][role]["threshold"]:
-                self._desired_version = 0
+                self._desired_version = self._desired_floor
                 self._desired_issued = 0
 
     def _check_fleet(self, document: Document, where: str) -> None:
@@ -348,6 +356,5 @@ class Trusted:
     def _check_version(version: int, last: int, where: str) -> None:
         if version < last:
             raise Rollback(f"{where}: version {version}, and {last} was accepted before")
-        # before the first there is nothing to leap from: a new device may join an old fleet
-        if last and version > last + MAX_LEAP:
+        if version > last + MAX_LEAP:
             raise FastForward(f"{where}: version {version} leaps from {last} by more than {MAX_LEAP}")

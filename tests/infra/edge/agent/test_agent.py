@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.edge.agent.world import DAY, NOW, Device, Publisher, bundle_files, opened, tensorrt, verify
+from tests.infra.edge.agent.world import Device, Publisher
 
 
 @pytest.fixture

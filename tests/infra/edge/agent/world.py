@@ -390,3 +390,26 @@ def lookalike(folder: Path) -> Path:
 def tensorrt(folder: Path, **changes: Any) -> TensorRT:
     """The real backend over the look-alike."""
     return TensorRT(str(lookalike(folder)), ["--fp16"], **changes)
+
+
+def settled(folder: Path, **changes: Any) -> tuple[Publisher, Device, str]:
+    """A fleet whose device runs release 5."""
+    publisher = Publisher(folder / "store")
+    device = Device(folder / "device", publisher, **changes)
+    digest = publisher.release(5)
+    publisher.want(digest)
+    assert device.refusal() is None
+    assert device.current == digest
+    return publisher, device, digest
+
+
+def refuses(device: Device, kind: str, *, says: str = "") -> None:
+    """The next poll is refused with this kind; the running release stays, and the report says both."""
+    before = device.current, (device.config.folder / "current").readlink()
+    status = device.poll()
+    assert status.error is not None, f"{kind} was accepted"
+    assert status.error["kind"] == kind, status.error
+    assert says in status.error["message"]
+    assert (device.current, (device.config.folder / "current").readlink()) == before
+    report = device.report()
+    assert (report["state"], report["error"], report["release"]) == ("refused", status.error, before[0])
