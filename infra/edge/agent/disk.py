@@ -168,4 +168,4 @@ def read_json(path: Path, limit: int) -> Optional[Any]:
 
 def dump(value: Any) -> str:
     """A JSON value for people."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, indent=2, sort_keys=True)

@@ -1,0 +1,91 @@
+"""The agent is for Python 3.6 and its standard library: syntax, imports, and names that came later."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+AGENT = Path(__file__).resolve().parents[4] / "infra" / "edge" / "agent"
+RUNNER = "runner_onnxruntime.py"
+FILES = sorted(AGENT.glob("*.py"))
+
+# top-level modules that came after 3.6
+LATER = {"dataclasses", "contextvars", "_contextvars", "graphlib", "zoneinfo", "tomllib", "_zoneinfo"}
+# names and arguments of what the agent imports that came after 3.6
+LATER_NAMES = {
+    "capture_output", "missing_ok", "removeprefix", "removesuffix", "fromisoformat", "time_ns", "monotonic_ns",
+    "perf_counter_ns", "nullcontext", "ThreadingHTTPServer", "is_relative_to", "hardlink_to", "with_stem",
+    "cached_property", "Protocol", "Final", "Literal", "TypedDict", "ParamSpec", "Annotated", 
+    "dirs_exist_ok", "file_digest", "pairwise", "batched", "prod", "dist", "isqrt", "posix_spawn", "create_server",
+    "randbytes", "to_thread", "chdir", "aclosing",
+}  # fmt: skip
+
+
+def test_it_is_there() -> None:
+    assert len(FILES) > 15
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_it_parses_as_python_3_6(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 6))
+
+
+def test_newer_syntax_would_be_seen() -> None:
+    for text in ("if (n := 1): pass", "def f(a, /): pass"):
+        with pytest.raises(SyntaxError):
+            ast.parse(text, feature_version=(3, 6))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_it_imports_the_standard_library_alone(path: Path) -> None:
+    allowed = (set(sys.stdlib_module_names) - LATER) | (
+        {"numpy", "onnxruntime"} if path.name == RUNNER else set()
+    )
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+            assert node.module != "__future__", f"{path.name}: annotations came with 3.7"
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 1, f"{path.name} leaves its folder"
+            continue
+        else:
+            continue
+        for name in names:
+            assert name.partition(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_it_uses_no_name_that_came_later(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = {
+            ast.Attribute: lambda n: n.attr,
+            ast.keyword: lambda n: n.arg,
+            ast.alias: lambda n: n.name,
+        }.get(type(node), lambda n: None)(node)
+        assert name not in LATER_NAMES, f"{path.name}:{getattr(node, 'lineno', '?')} uses {name}"
+        # subscripted builtins and unions in annotations are evaluated: `list[int]`, `int | None`
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            assert node.value.id not in {"list", "dict", "tuple", "set", "type"}, f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.FunctionDef):
+            for part in [node.returns, *(a.annotation for a in node.args.args)]:
+                assert not any(isinstance(n, ast.BinOp) for n in ast.walk(part)) if part else True, path.name
+
+
+def test_it_runs_without_anything_installed(tmp_path: Path) -> None:
+    """The folder alone, under another name, in an interpreter that sees no installed package."""
+    import shutil
+    import subprocess
+
+    shutil.copytree(AGENT, tmp_path / "cryfed_agent")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy; sys.argv = ['agent', '--help']; "
+    code += "runpy.run_module('cryfed_agent', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
