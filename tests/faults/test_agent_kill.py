@@ -54,7 +54,15 @@ class Scene:
 
     def run(self, at: int = 0, how: str = "kill") -> subprocess.CompletedProcess[str]:
         """The agent, ended at a step."""
-        argv = [sys.executable, "-S", "-E", str(PROGRAM), str(self.folder / "device/agent.json"), str(at), how]
+        argv = [
+            sys.executable,
+            "-S",
+            "-E",
+            str(PROGRAM),
+            str(self.folder / "device/agent.json"),
+            str(at),
+            how,
+        ]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
     def check(self, at: int, how: str) -> str:
@@ -69,7 +77,9 @@ class Scene:
         assert self.device.current == self.new
         report = self.device.report()
         assert (report["state"], report["release"], report["error"]) == ("running", self.new, None)
-        left = [p.name for p in (self.folder / "device/state").rglob("*") if p.name.endswith((".tmp", ".part"))]
+        left = [
+            p.name for p in (self.folder / "device/state").rglob("*") if p.name.endswith((".tmp", ".part"))
+        ]
         assert left == []
         return between
 
@@ -158,4 +168,3 @@ def test_another_agent_is_kept_out(tmp_path: Path) -> None:
         done = scene.run()
     assert done.returncode == 2
     assert "another agent" in done.stderr
-

@@ -250,7 +250,7 @@ class TestDisk:
         assert max(sizes[1:]) < min(sizes[1:]) * 1.001
 
     def test_a_damaged_running_release_is_installed_anew(self, tmp_path: Path) -> None:
-        publisher, device, digest = settled(tmp_path)
+        _, device, digest = settled(tmp_path)
         model = device.config.folder / "current/bundle/model.onnx"
         model.write_bytes(b"x" + model.read_bytes()[1:])
         device.start()

@@ -18,7 +18,7 @@ LATER = {"dataclasses", "contextvars", "_contextvars", "graphlib", "zoneinfo", "
 LATER_NAMES = {
     "capture_output", "missing_ok", "removeprefix", "removesuffix", "fromisoformat", "time_ns", "monotonic_ns",
     "perf_counter_ns", "nullcontext", "ThreadingHTTPServer", "is_relative_to", "hardlink_to", "with_stem",
-    "cached_property", "Protocol", "Final", "Literal", "TypedDict", "ParamSpec", "Annotated", 
+    "cached_property", "Protocol", "Final", "Literal", "TypedDict", "ParamSpec", "Annotated",
     "dirs_exist_ok", "file_digest", "pairwise", "batched", "prod", "dist", "isqrt", "posix_spawn", "create_server",
     "randbytes", "to_thread", "chdir", "aclosing",
 }  # fmt: skip
@@ -82,7 +82,9 @@ def test_it_runs_without_anything_installed(tmp_path: Path) -> None:
     import subprocess
 
     shutil.copytree(AGENT, tmp_path / "cryfed_agent")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy; sys.argv = ['agent', '--help']; "
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy; sys.argv = ['agent', '--help']; "
+    )
     code += "runpy.run_module('cryfed_agent', run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-W", "error", "-c", code], capture_output=True, text=True, check=False
