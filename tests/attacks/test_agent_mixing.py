@@ -150,12 +150,6 @@ class TestExtraneous:
         publisher.want(digest, **(extra if kind == "desired" else {}))
         refuses(device, "Extraneous", says="install_script")
 
-    def test_a_key_beside_the_signatures(self, fleet: Fleet) -> None:
-        publisher, device, digest = fleet
-        envelope = json.loads(publisher.want(digest))
-        publisher.put(publisher.key("desired"), canonical_json({**envelope, "note": 1}))
-        refuses(device, "Extraneous")
-
     def test_a_device_in_two_rings(self, fleet: Fleet) -> None:
         publisher, device, first = fleet
         second = publisher.release(6)

@@ -111,6 +111,15 @@ def test_garbage(fleet: Fleet, data: bytes) -> None:
     refuses(device, "BadSignature")
 
 
+@pytest.mark.parametrize("place", ["envelope", "signature"])
+def test_a_key_that_no_signature_covers(fleet: Fleet, place: str) -> None:
+    publisher, device, digest = fleet
+    envelope = json.loads(publisher.want(digest))
+    (envelope if place == "envelope" else envelope["signatures"][0])["note"] = 1
+    publisher.put(publisher.key("desired"), canonical_json(envelope))
+    refuses(device, "BadSignature")
+
+
 def test_a_release_that_its_role_did_not_sign(fleet: Fleet) -> None:
     publisher, device, _ = fleet
     digest, raw = publisher.publish_bundle({"model.onnx": b"evil"})

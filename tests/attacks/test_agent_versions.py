@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.edge.agent.documents import time_text
-from tests.infra.edge.agent.world import DAY, NOW, Device, Publisher, refuses, seal, settled
+from tests.infra.edge.agent.world import DAY, NOW, Device, Publisher, new_key, refuses, seal, settled
 
 Fleet = tuple[Publisher, Device, str]
 
@@ -25,9 +25,9 @@ class TestRollback:
         publisher.want(second)
         assert device.refusal() is None
         publisher.put(publisher.key("desired"), old)
-        refuses(device, "Rollback")
+        refuses(device, "Rollback", says="2 was accepted before")
         device.start()
-        refuses(device, "Rollback")
+        refuses(device, "Rollback", says="2 was accepted before")
         assert device.current == second != first
 
     def test_the_version_counts_even_where_its_release_was_refused(self, fleet: Fleet) -> None:
@@ -114,17 +114,28 @@ class TestFastForward:
         assert device.refusal() is None
         assert device.current == second
 
-    def test_a_rotation_that_keeps_a_threshold_of_keys_forgets_nothing(self, fleet: Fleet) -> None:
+    def test_a_rotation_that_keeps_enough_keys_forgets_nothing(self, fleet: Fleet) -> None:
         """Else an old desired state of the key that stayed would be welcome again."""
         publisher, device, digest = fleet
+        stays = publisher.keys["fleet"][0]
+        old = (publisher.folder / publisher.key("desired")).read_bytes()
+        publisher.want(digest)
+        assert device.refusal() is None
+        publisher.keys["fleet"] = [stays, new_key()]
+        publisher.publish_root()
+        publisher.put(publisher.key("desired"), old)
+        refuses(device, "Rollback", says="2 was accepted before")
+
+    def test_a_higher_threshold_alone_forgets_nothing(self, fleet: Fleet) -> None:
+        """No key is gone, so both signatures on an old desired state still count."""
+        publisher, device, digest = fleet
+        old = (publisher.folder / publisher.key("desired")).read_bytes()
+        publisher.want(digest)
+        assert device.refusal() is None
         publisher.thresholds["fleet"] = 2
         publisher.publish_root()
-        publisher.want(digest, version=9)
-        assert device.refusal() is None
-        publisher.keys["fleet"] = [publisher.keys["fleet"][0], publisher.keys["release"][0]]
-        publisher.publish_root()
-        publisher.want(digest, version=8)
-        refuses(device, "Rollback")
+        publisher.put(publisher.key("desired"), old)
+        refuses(device, "Rollback", says="2 was accepted before")
 
 
 class TestFreeze:

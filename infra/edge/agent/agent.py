@@ -303,7 +303,14 @@ class Agent:
         self._state.update(report=self._state.state.report + 1)
         config, identity = self._config, self._identity
         data = write_report(
-            status, config.fleet, config.device, self._state.state.report, now, identity.key_id, identity.sign
+            status,
+            config.fleet,
+            config.device,
+            self._state.state.report,
+            now,
+            identity.key_id,
+            identity.sign,
+            {"agent": VERSION, "hardware": config.hardware},
         )
         try:
             self._store.put(report_key(config.fleet, config.device), data)

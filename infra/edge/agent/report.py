@@ -30,9 +30,16 @@ def error_of(err: Refused) -> Dict[str, str]:
 
 
 def write_report(
-    status: Status, fleet: str, device: str, version: int, now: float, key_id: str, sign: Sign
+    status: Status,
+    fleet: str,
+    device: str,
+    version: int,
+    now: float,
+    key_id: str,
+    sign: Sign,
+    info: Dict[str, Any],
 ) -> bytes:
-    """The signed envelope of a report; `version` is one higher each time, `now` in epoch seconds."""
+    """The signed envelope of a report; `version` is one higher each time, `now` in epoch seconds, `info` for people."""
     document = {
         "type": "report",
         "fleet": fleet,
@@ -46,6 +53,7 @@ def write_report(
         "state": status.state,
         "error": status.error,
         "health": status.health,
+        "info": info,
     }
     body = canonical_json(document)
     return write_envelope("report", body, [(key_id, sign(pae("report", body)))])

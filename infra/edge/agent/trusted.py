@@ -328,19 +328,21 @@ class Trusted:
         return found
 
     def _retire(self, document: Document) -> None:
-        """Remember which keys lose a role; forget the desired state's version if a threshold of its keys is gone.
+        """Remember which keys lose a role; forget the desired state's version where too few of its signers are left.
 
-        Whoever stole those keys may have driven the version up: the new keys must not be shut out by that (TUF 5.3.11).
+        Whoever stole those keys may have driven the version up, and the new keys must not be shut out by it (TUF 5.3.11).
+        Stricter than TUF: only where the keys that stay are fewer than the threshold, so that nothing signed before, by
+        them alone, can come back.
         """
         for role in ROLES:
             before, after = self._root["roles"][role]["keys"], document["roles"][role]["keys"]
-            gone = [name for name in before if name not in after]
             retired = self._retired[role]
-            retired.update({name: self._root["keys"][name] for name in gone})
+            retired.update({name: self._root["keys"][name] for name in before if name not in after})
             for name in list(retired):
                 if name in after or len(retired) > _MAX_RETIRED:
                     del retired[name]
-            if role == "fleet" and len(gone) >= self._root["roles"][role]["threshold"]:
+            kept = len(set(before) & set(after))
+            if role == "fleet" and kept < document["roles"][role]["threshold"] and kept < len(before):
                 self._desired_version = self._desired_floor
                 self._desired_issued = 0
 
