@@ -101,12 +101,14 @@ _KINDS = {"write", "flush", "flushed", "rename", "renamed", "synced", "mkdir", "
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_fifty_two_points(scene: Scene, part: int) -> None:
-    """Spread over all steps; odd ones as power cuts."""
-    count = len(_steps(scene))
-    assert count > 100
-    points = sorted({1 + i * (count - 1) // 51 for i in range(52)})
-    assert len(points) == 52
+def test_fifty_points_and_all_around_the_switch(scene: Scene, part: int) -> None:
+    """Spread over all steps, and each one that touches the link or says that a slot is whole; odd ones as power cuts."""
+    steps = _steps(scene)
+    assert len(steps) > 100
+    critical = {i for i, step in enumerate(steps, 1) if step.split()[1] in ("current", "slot.json")}
+    assert len(critical) >= 4
+    points = sorted(critical | {1 + i * (len(steps) - 1) // 49 for i in range(50)})
+    assert len(points) >= 50
     for at in points[part::4]:
         scene.check(at, "power" if at % 2 else "kill")
 

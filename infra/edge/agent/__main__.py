@@ -14,7 +14,7 @@ from .build import Backend, OnnxRuntime, TensorRT
 from .config import Config, read_config, require_private
 from .disk import Disk, dump
 from .documents import MAX_ENVELOPE_BYTES
-from .errors import ConfigError
+from .errors import AgentError, ConfigError
 from .openssl import OpenSSL
 from .s3 import S3Store
 from .service import Service
@@ -88,7 +88,7 @@ def main(arguments: Optional[List[str]] = None, disk: Optional[Disk] = None) -> 
             status = agent.cycle()
             print(dump(dict(status._asdict())))
             return 0 if status.error is None else 1
-    except (ConfigError, OSError) as err:
+    except (AgentError, OSError) as err:
         _log(f"agent: {err}")
         return 2
 

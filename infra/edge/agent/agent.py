@@ -17,7 +17,7 @@ from .config import Config
 from .disk import Disk
 from .documents import MAX_ENVELOPE_BYTES
 from .download import fetch
-from .errors import BuildFailed, ConfigError, Refused, StoreUnreachable, TooLarge, Unhealthy
+from .errors import BuildFailed, ConfigError, NoSpace, Refused, StoreUnreachable, TooLarge, Unhealthy
 from .health import judge, read_golden
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, MODEL_NAME, Manifest
 from .report import (
@@ -89,6 +89,7 @@ class Agent:
         self._running = self._slots.running()
         self._told = None  # type: Optional[Status]
         self._told_at = 0.0
+        self._answered = None  # type: Optional[str]  # the release that was restarted and is not yet written down
 
     @property
     def running(self) -> Optional[Installed]:
@@ -221,15 +222,25 @@ class Agent:
                 "power over it?"
             )
         self._state.update(begun={"release": release.digest, "times": times + 1})
-        with self._disk.errors(str(folder)):
-            self._backend.build(folder / "bundle", folder / "built", self._disk)
-            golden = read_golden(folder / "bundle")
-            return dict(judge(golden, self._backend.run(folder / "bundle", folder / "built"))._asdict())
+        try:
+            with self._disk.errors(str(folder)):
+                return self._judge(folder)
+        except NoSpace:
+            self._state.update(begun=begun)  # the disk's fault and not the release's
+            raise
+
+    def _judge(self, folder: Path) -> Dict[str, Any]:
+        self._backend.build(folder / "bundle", folder / "built", self._disk)
+        golden = read_golden(folder / "bundle")
+        return dict(judge(golden, self._backend.run(folder / "bundle", folder / "built"))._asdict())
 
     def _settle(self, pending: Dict[str, Any]) -> None:
         """The link points at the new slot: keep it if the service answers, else go back."""
         try:
-            self._service.restart()
+            if self._answered != pending["release"]:  # what follows may have to be done again, on a full disk
+                with self._disk.errors("the log of the restart"):
+                    self._service.restart()
+                self._answered = pending["release"]
         except Unhealthy as err:
             self._fail(pending["release"], ROLLED_BACK, error_of(err))
             undone = dict(pending, undo=True)
@@ -238,6 +249,7 @@ class Agent:
             return
         self._trusted.installed(pending["number"])
         self._state.update(pending=None, failed=None, begun=None, trusted=self._trusted.memory)
+        self._answered = None
         self._running = self._slots.running()
         self._log(f"runs release {pending['release'][:12]}… in slot {pending['slot']}")
 
@@ -300,13 +312,17 @@ class Agent:
             return
         if status.error is not None and status != self._told:
             self._log(f"{status.state}: {status.error['kind']}: {status.error['message']}")
-        self._state.update(report=self._state.state.report + 1)
+        version = self._state.state.report + 1
+        try:
+            self._state.update(report=version)
+        except NoSpace as err:  # a full disk is what the fleet has to hear of
+            self._log(str(err))
         config, identity = self._config, self._identity
         data = write_report(
             status,
             config.fleet,
             config.device,
-            self._state.state.report,
+            version,
             now,
             identity.key_id,
             identity.sign,

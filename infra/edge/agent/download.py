@@ -82,7 +82,7 @@ def _receive(store: Store, disk: Disk, part: Path, entry: File, have: int, pace:
         if stream.total is not None and stream.total > entry.size:
             raise TooLarge(f"{key}: {stream.total} bytes where {entry.size} were announced")
         have = stream.offset  # a store that cannot begin in the middle begins anew
-        with part.open("rb+") as file:
+        with disk.errors(str(part)), part.open("rb+") as file:
             file.truncate(have)
             file.seek(have)
             while have <= entry.size:

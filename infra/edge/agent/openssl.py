@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import List
 
-from .errors import ConfigError
+from .errors import ConfigError, NoSpace
 
 _TIMEOUT_S = 60.0
 
@@ -25,12 +25,18 @@ class OpenSSL:
 
         Raises:
             ConfigError: the program is missing or hangs.
+            NoSpace: its files cannot be written.
         """
-        with tempfile.TemporaryDirectory(prefix="verify-", dir=str(self._folder)) as scratch:
-            key, sig = Path(scratch) / "key.pem", Path(scratch) / "signature"
-            key.write_text(pem, encoding="ascii")
-            sig.write_bytes(signature)
-            done = self._run(["dgst", "-sha256", "-verify", str(key), "-signature", str(sig)], message)
+        try:
+            with tempfile.TemporaryDirectory(prefix="verify-", dir=str(self._folder)) as scratch:
+                key, sig = Path(scratch) / "key.pem", Path(scratch) / "signature"
+                key.write_text(pem, encoding="ascii")
+                sig.write_bytes(signature)
+                done = self._run(["dgst", "-sha256", "-verify", str(key), "-signature", str(sig)], message)
+        except OSError as err:
+            raise NoSpace(
+                f"{self._folder}: cannot write what openssl is to verify ({err.strerror})"
+            ) from None
         return done.returncode == 0 and done.stdout.strip() == b"Verified OK"
 
     def sign(self, key: Path, message: bytes) -> bytes:

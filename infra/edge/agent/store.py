@@ -161,7 +161,10 @@ class _FileStream(Stream):
         self.total = os.fstat(self._file.fileno()).st_size
 
     def read(self, count: int) -> bytes:
-        return self._file.read(count)
+        try:
+            return self._file.read(count)
+        except OSError as err:
+            raise StoreUnreachable(f"{self._file.name}: cannot be read ({err.strerror})") from None
 
     def close(self) -> None:
         self._file.close()

@@ -239,6 +239,56 @@ class TestDisk:
         device.disk.step = lambda step, path: None
         assert device.refusal() is None
 
+    def test_a_disk_without_a_free_byte_is_reported(self, tmp_path: Path) -> None:
+        """Nothing can be written at all, not even the number of the report."""
+        publisher, device, digest = settled(tmp_path)
+        publisher.want(publisher.release(6))
+        path = publisher.folder / "fleets/ward/reports/cot-7.json"
+        path.unlink()
+
+        def full(step: str, path: Path) -> None:
+            if step == "write":
+                raise OSError(28, "No space left on device")
+
+        device.disk.step = full
+        assert device.refusal() == "NoSpace"
+        assert (device.report()["error"]["kind"], device.current) == ("NoSpace", digest)
+
+    def test_a_disk_that_is_full_after_the_swap(self, tmp_path: Path) -> None:
+        """The new release answers, and only the note of it is missing: it stays, and is not restarted at every poll."""
+        restarts = tmp_path / "restarts"
+        publisher, device, _ = settled(tmp_path, restart=("/bin/sh", "-c", f"echo x >> {restarts}"))
+        new = publisher.release(6)
+        publisher.want(new)
+
+        def full(step: str, path: Path) -> None:
+            if step == "write" and device.current == new:
+                raise OSError(28, "No space left on device")
+
+        device.disk.step = full
+        before = restarts.read_text().count("x")
+        assert [device.refusal() for _ in range(3)] == ["NoSpace"] * 3
+        assert restarts.read_text().count("x") == before + 1
+        device.disk.step = lambda step, path: None
+        assert device.refusal() is None
+        assert device.current == new
+        assert restarts.read_text().count("x") == before + 1
+
+    def test_a_full_disk_in_the_build_is_not_counted_against_the_release(self, tmp_path: Path) -> None:
+        publisher, device, _ = settled(tmp_path, attempts=2)
+        publisher.want(publisher.release(6))
+
+        class Full(InProcess):
+            def build(self, *given: object) -> None:  # type: ignore[override]
+                raise OSError(28, "No space left on device")
+
+        sound, device.backend = device.backend, Full()
+        device.start()
+        assert [device.refusal() for _ in range(4)] == ["NoSpace"] * 4
+        device.backend = sound
+        device.start()
+        assert device.refusal() is None
+
     def test_many_releases_take_the_room_of_two(self, tmp_path: Path) -> None:
         publisher, device, _ = settled(tmp_path)
         sizes = []
