@@ -26,6 +26,7 @@ from tests.infra.edge.agent.hostile import (
 )
 from tests.infra.edge.agent.world import Device, Publisher, bundle_files, refuses, seal, settled
 
+# for those tests that wait for it to end; the others must pass on a busy machine
 PATIENCE = 0.4
 RATE = 50_000
 
@@ -36,9 +37,18 @@ def fleet(tmp_path: Path) -> Iterator[tuple[Publisher, Device, Server]]:
     publisher, device, _ = settled(tmp_path)
     publisher.want(publisher.release(6, bundle_files(padding=300_000, number=6)))
     with serving(publisher.folder) as server:
-        device.store = S3Store(server.url, rate=RATE, patience=PATIENCE)
+        device.store = S3Store(server.url)
         device.start()
         yield publisher, device, server
+
+
+@pytest.fixture
+def impatient(fleet: tuple[Publisher, Device, Server]) -> tuple[Publisher, Device, Server]:
+    """The same, with little patience."""
+    _, device, server = fleet
+    device.store = S3Store(server.url, rate=RATE, patience=PATIENCE)
+    device.start()
+    return fleet
 
 
 def _downloads(device: Device) -> int:
@@ -108,24 +118,24 @@ def _announcing(publisher: Publisher, stated: dict[str, object]) -> str:
 
 class TestSlow:
     @pytest.mark.parametrize("key", ["desired.json", "manifests/", "blobs/"])
-    def test_a_body_in_drips(self, fleet: tuple[Publisher, Device, Server], key: str) -> None:
-        _, device, server = fleet
+    def test_a_body_in_drips(self, impatient: tuple[Publisher, Device, Server], key: str) -> None:
+        _, device, server = impatient
         server.answers[key] = dripping(5, 0.02)
         begun = time.monotonic()
         refuses(device, "TooSlow")
-        assert time.monotonic() - begun < 5 * PATIENCE + 1
+        assert time.monotonic() - begun < 5 * PATIENCE + 20
 
-    def test_headers_in_drips(self, fleet: tuple[Publisher, Device, Server]) -> None:
+    def test_headers_in_drips(self, impatient: tuple[Publisher, Device, Server]) -> None:
         """Each drip comes well within the patience: only a limit on all of them together ends it."""
-        _, device, server = fleet
-        server.answers["desired.json"] = dripping(1, 0.02, what="head")
+        _, device, server = impatient
+        server.answers["desired.json"] = dripping(1, 0.01, what="head")
         begun = time.monotonic()
         refuses(device, "TooSlow")
-        assert time.monotonic() - begun < 5 * PATIENCE + 1
+        assert time.monotonic() - begun < 5 * PATIENCE + 20
 
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123"])
-    def test_silence(self, fleet: tuple[Publisher, Device, Server], said: bytes) -> None:
-        _, device, server = fleet
+    def test_silence(self, impatient: tuple[Publisher, Device, Server], said: bytes) -> None:
+        _, device, server = impatient
 
         def silent(request: Request, sock: socket.socket) -> None:
             sock.sendall(said)
@@ -134,9 +144,9 @@ class TestSlow:
         server.answers["desired.json"] = silent
         refuses(device, "TooSlow")
 
-    def test_a_connection_for_every_few_bytes(self, fleet: tuple[Publisher, Device, Server]) -> None:
+    def test_a_connection_for_every_few_bytes(self, impatient: tuple[Publisher, Device, Server]) -> None:
         """A store that breaks off after each drip makes progress each time: the rate counts across connections."""
-        _, device, server = fleet
+        _, device, server = impatient
 
         def few(request: Request, sock: socket.socket) -> None:
             time.sleep(0.05)
@@ -145,13 +155,15 @@ class TestSlow:
         server.answers["blobs/"] = few
         refuses(device, "TooSlow")
 
-    def test_what_came_in_time_is_kept(self, fleet: tuple[Publisher, Device, Server]) -> None:
-        _, device, server = fleet
+    def test_what_came_in_time_is_kept(self, impatient: tuple[Publisher, Device, Server]) -> None:
+        _, device, server = impatient
         server.answers["blobs/"] = dripping(50, 0.02)
         refuses(device, "TooSlow")
         had = _downloads(device)
         assert had > 0
         del server.answers["blobs/"]
+        device.store = S3Store(server.url)
+        device.start()
         assert device.refusal() is None
         ranges = [r.start for r in server.requests if "blobs/" in r.key and "range" in r.headers]
         assert ranges == [had]

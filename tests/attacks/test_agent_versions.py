@@ -174,6 +174,14 @@ class TestFreeze:
         device.clock.now = 0.0
         refuses(device, "Expired")
 
+    def test_nor_on_a_device_that_has_its_root_and_nothing_else(self, tmp_path: Path) -> None:
+        publisher = Publisher(tmp_path / "store")
+        device = Device(tmp_path / "device", publisher)
+        old = {"issued": time_text(NOW - 20 * DAY), "expires": time_text(NOW - 10 * DAY)}
+        publisher.want(publisher.release(1), **old)
+        device.clock.now = 0.0
+        assert device.refusal() == "Expired"
+
     @pytest.mark.parametrize(
         "text", ["", "2027-13-01T00:00:00Z", "2027-01-01", "2027-01-01T00:00:00+01:00", 1]
     )

@@ -211,7 +211,10 @@ class TestHealth:
     def test_a_bundle_without_golden_clips(self, tmp_path: Path) -> None:
         publisher, device, _ = settled(tmp_path)
         publisher.want(publisher.release(6, {"model.onnx": b"{}"}))
+        builds = device.backend.builds
         refuses(device, "Unhealthy", says="no golden clips")
+        refuses(device, "Unhealthy", says="no golden clips")
+        assert device.backend.builds == builds + 1, "what failed is not built again at every poll"
 
 
 class TestDisk:

@@ -88,6 +88,20 @@ class TestTensorRT:
         assert engine.read_bytes().startswith(b"ENGINE "), "another content"
         assert [p.name for p in folders[1].glob("engine*")] == ["engine.plan"]
 
+    def test_each_build_writes_to_a_name_of_its_own(self, tmp_path: Path, folders: tuple[Path, Path]) -> None:
+        """What a killed agent had started may still be writing to the last one."""
+        names = []
+
+        def noting(trtexec: str, model: Path, engine: Path, flags: list[str]) -> list[str]:
+            names.append(engine.name)
+            return build_command(trtexec, model, engine, flags)
+
+        for _ in range(2):
+            tensorrt(tmp_path, commands=Commands(noting, run_command)).build(*folders, DISK)
+            (folders[1] / "build.json").unlink()
+        written = [name for name in names if name != "engine.plan"]
+        assert len(written) == len(set(written)) == 2
+
     def test_an_error_is_found_in_the_log(self, tmp_path: Path) -> None:
         with pytest.raises(BuildFailed, match=r"ended with 1: .*No importer registered for op: LayerNorm"):
             tensorrt(tmp_path).build(*_bundle(tmp_path, unsupported=True), DISK)
