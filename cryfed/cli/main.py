@@ -155,7 +155,7 @@ def deploy(
 
 def _register() -> None:
     """The other groups, one file each."""
-    from cryfed.cli import data, experiments, federation, fleet_keys, quantise, score, server, store
+    from cryfed.cli import data, experiments, federation, fleet_keys, listen, quantise, score, server, store
 
     app.add_typer(data.app, name="data")
     app.add_typer(store.app, name="store")
@@ -165,6 +165,7 @@ def _register() -> None:
     experiments.register(app)
     score.register(app)
     quantise.register(app)
+    listen.register(app)
 
 
 _register()
