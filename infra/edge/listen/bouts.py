@@ -1,7 +1,7 @@
 """From scores a frame to bouts of crying: mean logits over a few seconds, hysteresis, least duration, abstention.
 
 A frame *supports* a decision when the mean over the last `smooth_s` seconds of kept frames gives it and its own score does not
-contradict. A bout is a run of supporting frames, joined over pauses shorter than `pause_s` and at least `least_s` long; it
+contradict. A bout is a run of supporting frames, at least `least_s` long, that ends when `pause_s` have passed without another; it
 begins with the first frame and ends with the last. Crying and abstention are told apart in the same way, and one ends the other.
 Once a sound has passed the gate at the site's threshold, it passes down to `ListenConfig.off_threshold`.
 """
@@ -76,6 +76,7 @@ class Bouts:
         )
         self._recent: deque[Scores] = deque()
         self._passing = False
+        self._told_until = 0  # end of the last bout
         self._spans: dict[Kind, _Span] = {}
 
     def own(self, scores: Scores) -> float:
@@ -101,10 +102,19 @@ class Bouts:
             events.append(self._begin(kind, span, decision, scores.end))
         return decision, events
 
-    def quiet(self, now: int, ended_by: str = "pause") -> list[Event]:
+    def quiet(self, now: int) -> list[Event]:
         """Time has come to sample `now` without a supporting frame."""
         self._expire(now)
-        return self._close_paused(now, ended_by)
+        return self._close_paused(now)
+
+    def gap(self, begin: int, end: int) -> list[Event]:
+        """Nothing is known from sample `begin` to `end`. What ends in it does so at the sample where the pause is over, however
+        the gap was told: in one piece or in many."""
+        self._expire(end)
+        over = [kind for kind, span in self._spans.items() if end - span.end >= self._pause]
+        return [
+            e for kind in over for e in self._close(kind, max(begin, self._spans[kind].end + self._pause), "gap")
+        ]
 
     def finish(self, now: int) -> list[Event]:
         """The stream ends: so does what is open."""
@@ -136,19 +146,20 @@ class Bouts:
             self._spans[kind].add(scores)
             return
         # the mean is late by half its length: the frames just before that say so themselves belong to it
-        before = []
+        run = [scores]
         if not self._spans:
             for earlier in reversed(list(self._recent)[:-1]):
-                if self.own(earlier) < self._on.gate_threshold:
+                apart = earlier.end < run[-1].begin or earlier.begin < self._told_until
+                if apart or self.own(earlier) < self._on.gate_threshold:
                     break
-                before.append(earlier)
+                run.append(earlier)
         span = self._spans[kind] = _Span(scores.begin, scores.end)
-        for frame in [*reversed(before), scores]:
+        for frame in reversed(run):
             span.add(frame)
 
-    def _close_paused(self, now: int, ended_by: str = "pause") -> list[Event]:
+    def _close_paused(self, now: int) -> list[Event]:
         over = [kind for kind, span in self._spans.items() if now - span.end >= self._pause]
-        return [e for kind in over for e in self._close(kind, now, ended_by)]
+        return [e for kind in over for e in self._close(kind, now, "pause")]
 
     def _begin(self, kind: Kind, span: _Span, decision: ClipDecision, now: int) -> Bout:
         return Bout(
@@ -172,6 +183,7 @@ class Bouts:
         opened = replace(self._on, gate_threshold=0.0, energy_threshold=None if kind == "bout" else -math.inf)
         whole = decide(span.mean(), opened, self._reasons)
         end = span.end if until is None else max(min(span.end, until), span.begin)
+        self._told_until = end
         return [
             Bout(
                 at=now / SAMPLE_RATE,

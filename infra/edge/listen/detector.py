@@ -126,7 +126,7 @@ class Detector:
             events.append(self._gap)
         self._lost += hole.n
         self._gap_end = self._framer.now
-        return [*events, *self._bouts.quiet(self._framer.now, "gap")]
+        return [*events, *self._bouts.gap(begin, self._framer.now)]
 
     def _end_gap(self, now: int) -> list[Event]:
         if self._gap is None:
@@ -139,7 +139,7 @@ class Detector:
         # a gap is over when a whole frame was heard behind it: a stream that stutters is one gap, not a thousand
         whole = cut.end - cut.begin == FRAME_SAMPLES
         if self._gap is not None and not whole:
-            return self._bouts.quiet(cut.end, "gap")
+            return self._bouts.gap(cut.begin, cut.end)
         events = self._end_gap(cut.end)
         scores = self._scores(cut) if cut.kept else None
         frame = Frame(
