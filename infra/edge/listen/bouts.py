@@ -1,8 +1,8 @@
 """From scores a frame to bouts of crying: mean logits over a few seconds, hysteresis, least duration, abstention.
 
 A frame *supports* a decision when the mean over the last `smooth_s` seconds of kept frames gives it and its own score does not
-contradict. A bout is a run of supporting frames, at least `least_s` long, that ends when `pause_s` have passed without another; it
-begins with the first frame and ends with the last. Crying and abstention are told apart in the same way, and one ends the other.
+contradict. A bout is a run of supporting frames, at least `least_s` long, that ends when `pause_s` have passed without another;
+it begins with the first frame and ends with the last. Crying and abstention are told apart in the same way; one ends the other.
 Once a sound has passed the gate at the site's threshold, it passes down to `ListenConfig.off_threshold`.
 """
 
@@ -113,7 +113,9 @@ class Bouts:
         self._expire(end)
         over = [kind for kind, span in self._spans.items() if end - span.end >= self._pause]
         return [
-            e for kind in over for e in self._close(kind, max(begin, self._spans[kind].end + self._pause), "gap")
+            e
+            for kind in over
+            for e in self._close(kind, max(begin, self._spans[kind].end + self._pause), "gap")
         ]
 
     def finish(self, now: int) -> list[Event]:

@@ -39,6 +39,7 @@ MAX_BODY = 32 * 2**20  # 16 minutes of 16 kHz, 16 bit
 MAX_CONNECTIONS = 64
 _BODY_SECONDS = 20.0
 _PULSE_SECONDS = 1.0
+_SEND_SECONDS = 5.0
 _LATE_SECONDS = 5.0  # without an event for this long, nobody is listening
 
 
@@ -109,15 +110,16 @@ def make_app(hub: Hub, scorer: Scorer) -> ASGIApp:
                 try:
                     while not gone.done() and not subscription.too_slow:
                         row = await subscription.next(_PULSE_SECONDS)
-                        await socket.send_json(hub.pulse() if row is None else row)
+                        sending = socket.send_json(hub.pulse() if row is None else row)
+                        await asyncio.wait_for(sending, _SEND_SECONDS)
                     if subscription.too_slow:
                         await socket.close(1013, "too slow")
                 finally:
                     gone.cancel()
         except TooManySubscribers:
             await socket.close(1013, "too many listeners")
-        except (WebSocketDisconnect, RuntimeError):
-            return  # it left while we were sending
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            return  # it left while we were sending, or does not read any more
 
     routes = [
         Route("/", index),
@@ -174,6 +176,7 @@ class LocalServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen(MAX_CONNECTIONS)  # a port that is only bound could be bound again
         except OSError as err:
             self._socket.close()
             raise ServerError(
@@ -183,7 +186,8 @@ class LocalServer:
         config = uvicorn.Config(
             app, http="h11", ws="websockets-sansio", loop="asyncio", lifespan="off", log_config=None,
             access_log=False, server_header=False, limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=5,
-            timeout_graceful_shutdown=2, ws_max_size=1024, ws_max_queue=4, proxy_headers=False,
+            timeout_graceful_shutdown=2, ws_max_size=1024, ws_max_queue=4, ws_ping_interval=5.0,
+            ws_ping_timeout=5.0, proxy_headers=False,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
 

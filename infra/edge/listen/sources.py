@@ -143,7 +143,8 @@ class Pipe:
         self._stream, self._pcm, self._stall = stream, pcm, stall_s
         self._queue: queue.Queue[Item | Exception | None] = queue.Queue(_QUEUE_BLOCKS)
         self._closed = threading.Event()
-        threading.Thread(target=self._read, name="listen-source", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name="listen-source", daemon=True)
+        self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
         """Blocks as they arrive; losses while nothing does.
@@ -180,6 +181,13 @@ class Pipe:
     def close(self) -> None:
         """Stop reading; may be called from another thread."""
         self._closed.set()
+
+    def release(self) -> None:
+        """Close the stream, once nobody writes to it any more and what was reading it has ended."""
+        self.close()
+        self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._stream.close()
 
     def report(self, item: Lost | Exception) -> None:
         """Put something in between the blocks."""
@@ -253,7 +261,6 @@ class Microphone:
         finally:
             self.close()
         if not stopped:
-            self._messages.join(timeout=2)
             said = self._last_words.decode(errors="replace").strip() or "it said nothing"
             raise AudioError(
                 f"{self.name}: arecord ended ({said}); `arecord -l` lists devices, `--device` chooses one"
@@ -268,6 +275,10 @@ class Microphone:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._pipe.release()
+        self._messages.join(timeout=2)
+        if self._process.stderr is not None and not self._messages.is_alive():
+            self._process.stderr.close()
 
     def _watch(self) -> None:
         assert self._process.stderr is not None

@@ -40,6 +40,8 @@ class State:
             key = f"quality:{row['problem']}" if event == "quality" else event
             if phase == "begin":
                 self._open[key] = row
+                if event == "gap":  # what was heard before it is no news after it
+                    self._level = self._frame = None
             else:
                 self._open.pop(key, None)
                 self._recent.append(row)

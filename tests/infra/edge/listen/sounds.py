@@ -1,4 +1,4 @@
-"""Sounds, and a model that tells them apart by counting zero crossings: a low tone is a cry, a middle one an odd cry, noise none."""
+"""Sounds, and a model that tells them apart by counting zero crossings: a low tone is a cry, a middle one an odd cry."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ CALIBRATION = SiteCalibration("", gate_temperature=2.0, gate_threshold=0.5, ener
 CRY, ODD, NO = (6.0, -5.0), (6.0, 5.0), (-6.0, 0.0)
 
 
-def play(script: list[tuple[float, float] | None], calibration: SiteCalibration = CALIBRATION, **changes: float) -> list[Event]:
+def play(
+    script: list[tuple[float, float] | None], calibration: SiteCalibration = CALIBRATION, **changes: float
+) -> list[Event]:
     """A frame a half second: (gate logit, energy), or None where nothing stands out."""
     bouts = Bouts(calibration, ("hungry", "tired"), ListenConfig(**changes))
     out: list[Event] = []
@@ -42,7 +44,14 @@ def test_a_bout_begins_and_ends_with_its_frames() -> None:
     assert isinstance(begin, Bout)
     assert isinstance(end, Bout)
     assert (begin.phase, begin.at, begin.begin) == ("begin", 1.5, 0.0)
-    assert (end.phase, end.at, end.begin, end.end, end.seconds, end.ended_by) == ("end", 6.0, 0.0, 3.0, 3.0, "pause")
+    assert (end.phase, end.at, end.begin, end.end, end.seconds, end.ended_by) == (
+        "end",
+        6.0,
+        0.0,
+        3.0,
+        3.0,
+        "pause",
+    )
 
 
 def test_shorter_than_least_is_never_told() -> None:
@@ -116,7 +125,9 @@ def test_the_end_scores_the_bout_as_one_clip() -> None:
 
 
 def test_without_an_energy_threshold_nothing_is_odd() -> None:
-    assert spans(play([ODD] * 4, SiteCalibration("", gate_threshold=0.5))) == [("bout", 0.0, 2.5, "end of stream")]
+    assert spans(play([ODD] * 4, SiteCalibration("", gate_threshold=0.5))) == [
+        ("bout", 0.0, 2.5, "end of stream")
+    ]
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, 1), (1.0, 0)])

@@ -112,5 +112,5 @@ def test_memory_does_not_grow() -> None:
 def test_hops_that_leave_sound_unheard_are_refused() -> None:
     with pytest.raises(ConfigError, match="heard whole"):
         Framer(VadConfig(hop_s=1.5), CFG)
-    with pytest.raises(ConfigError, match="multiple of 0.01"):
+    with pytest.raises(ConfigError, match=r"multiple of 0\.01"):
         Framer(VadConfig(hop_s=0.123), CFG)
