@@ -76,7 +76,6 @@ class Bouts:
         )
         self._recent: deque[Scores] = deque()
         self._passing = False
-        self._told_until = 0  # end of the last bout
         self._spans: dict[Kind, _Span] = {}
 
     def own(self, scores: Scores) -> float:
@@ -151,8 +150,7 @@ class Bouts:
         run = [scores]
         if not self._spans:
             for earlier in reversed(list(self._recent)[:-1]):
-                apart = earlier.end < run[-1].begin or earlier.begin < self._told_until
-                if apart or self.own(earlier) < self._on.gate_threshold:
+                if earlier.end < run[-1].begin or self.own(earlier) < self._on.gate_threshold:
                     break
                 run.append(earlier)
         span = self._spans[kind] = _Span(scores.begin, scores.end)
@@ -185,7 +183,6 @@ class Bouts:
         opened = replace(self._on, gate_threshold=0.0, energy_threshold=None if kind == "bout" else -math.inf)
         whole = decide(span.mean(), opened, self._reasons)
         end = span.end if until is None else max(min(span.end, until), span.begin)
-        self._told_until = end
         return [
             Bout(
                 at=now / SAMPLE_RATE,

@@ -78,7 +78,6 @@ class Framer:
         self._filled = 0  # samples in the buffer; the last of them is `now`
         self._next_end = self.now + FRAME_SAMPLES
         self._last_end = self.now  # up to where frames reach
-        self._origin = self.now
 
     def feed(self, wave: npt.NDArray[np.float32], clipped: npt.NDArray[np.bool_]) -> Iterator[Cut]:
         """16 kHz mono (n,), finite, and where it was clipped (n,) → the frames that end in it, in order."""
@@ -95,7 +94,7 @@ class Framer:
         """The last frame, if enough is left over for one."""
         left = self.now - self._last_end
         if left >= self._hop // 4:
-            yield self._cut(min(FRAME_SAMPLES, self.now - self._origin))
+            yield self._cut(min(FRAME_SAMPLES, self._filled))
 
     def skip(self, n: int) -> Iterator[Cut]:
         """Lose `n` samples: the last frame before the gap, then a fresh start behind it."""
@@ -120,7 +119,7 @@ class Framer:
         heard = self._wave[self._filled - n : self._filled]
         self._frame[0, :n] = heard
         self._frame[0, n:] = 0.0
-        reach = min(self._context, self._filled, self.now - self._origin)
+        reach = min(self._context, self._filled)
         recent = self._recent[:reach]
         recent[:] = self._wave[self._filled - reach : self._filled]
         steps = -(-n // _STEP)
