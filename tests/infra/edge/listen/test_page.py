@@ -137,6 +137,18 @@ def test_names_from_outside_are_text(world: World, shown: Browser) -> None:
     shown.wait_for(f"{WORD} === 'cry'")
     assert evil in says(shown, "say")
     assert evil in says(shown, "source")
+    world.hub.publish(
+        {
+            "event": "bout",
+            "phase": "end",
+            "at": 5.0,
+            "begin": 0.0,
+            "end": 4.0,
+            "reasons": {evil: 1.0},
+            "reason": evil,
+        }
+    )
+    shown.wait_for("document.getElementById('recent').textContent.includes('onerror')")
     assert shown.evaluate("document.images.length") == 0
 
 
