@@ -9,6 +9,7 @@ CryfedError
 ├── StoreError             the object store refused, is out of reach, or holds something else than asked for
 │   ├── IntegrityError     bytes do not match the digest they are filed under
 │   └── ConflictError      a conditional write lost to another writer
+├── RolloutStopped         a release did not reach its fleet: it was rolled back, or waits for a person
 ├── ServerError            an embedded server could not start, stop or get its port
 ├── FederationError        a round, a message or a site's update is not acceptable
 │   ├── UpdateRejected     one site's update: NaN, wrong shape, wrong round, wrong schema
@@ -72,6 +73,10 @@ class IntegrityError(StoreError):
 
 class ConflictError(StoreError):
     """A conditional write lost to another writer."""
+
+
+class RolloutStopped(CryfedError):
+    """A release did not reach its fleet: it was rolled back, or its rollout waits for a person."""
 
 
 class ServerError(CryfedError):

@@ -1,0 +1,1 @@
+"""A release onto a fleet of devices, ring by ring, and back again where it fails."""
