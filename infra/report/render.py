@@ -48,7 +48,15 @@ def render_report(metrics: Json, out: Path) -> None:
     Raises:
         OutputError: `out` cannot be written.
     """
-    page = render_html(metrics)
+    write_page(render_html(metrics), out)
+
+
+def write_page(page: str, out: Path) -> None:
+    """Write a page to the file `out`, whole or not at all.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=".part-")
@@ -62,7 +70,7 @@ def render_report(metrics: Json, out: Path) -> None:
             raise
     except OSError as err:
         raise OutputError(
-            f"cannot write the report {out}: {err.strerror or err}; choose a folder that can be written"
+            f"cannot write the page {out}: {err.strerror or err}; choose a folder that can be written"
         ) from None
 
 

@@ -135,6 +135,10 @@ class TrustedRoot:
         self._require_fresh(document, where)
         return document
 
+    def retired_keys(self, role: Role) -> list[PublicKey]:
+        """Keys that earlier roots gave a role and the newest does not. Nothing is believed for their signature alone."""
+        return list(self._retired[role].values())
+
     def _root_signed_by_itself(self, envelope: Envelope, where: str) -> RootDocument:
         # which keys are its own stands in the very bytes that they sign
         if envelope.payload_type != RootDocument.payload_type():
