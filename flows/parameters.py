@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from infra.edge.fleet.abort import AbortRule
+from infra.edge.fleet.state import Policy
+
+FleetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 ReleaseName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -74,8 +78,38 @@ class RetrainParameters(_Parameters):
     channel: Literal["dev", "staging"] = "dev"
 
 
+class RolloutParameters(_Parameters):
+    """How a release reaches a fleet, ring by ring."""
+
+    patience_s: float = Field(
+        900.0, gt=0, le=7 * 86_400, description="for a ring's devices to answer, and for one to install"
+    )
+    soak_s: float = Field(0.0, ge=0, le=30 * 86_400, description="that a ring runs before the next one opens")
+    quorum: float = Field(
+        0.8, gt=0, le=1, description="share of a ring's devices that have to answer before the next one opens"
+    )
+    base_rate: float = Field(
+        0.002, gt=0, lt=0.5, description="share of devices that fail whatever they are given"
+    )
+    level: float = Field(0.01, gt=0, lt=0.5, description="chance, per ring, of stopping a good release")
+    slower: float = Field(1.2, ge=1, le=10, description="tolerated growth of the p95 latency")
+    device_slower: float = Field(2.0, ge=1, le=100, description="growth at which one device counts as failed")
+    poll_s: float = Field(2.0, gt=0, le=3600, description="seconds between two looks at the reports")
+    hold_s: float = Field(600.0, ge=0, description="how long a ring with too few answers is watched")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RolloutParameters:
+        self.policy()
+        return self
+
+    def policy(self) -> Policy:
+        """What is stored with the rollout."""
+        rule = AbortRule(self.base_rate, self.level, self.slower, self.device_slower)
+        return Policy(rule, self.patience_s, self.soak_s, self.quorum)
+
+
 class DeployParameters(_Parameters):
-    """A release onto a channel."""
+    """A release onto a channel, and onto a fleet."""
 
     channel: Literal["dev", "staging", "prod"] = Field(
         description="where to; prod takes only what staging holds"
@@ -102,3 +136,7 @@ class DeployParameters(_Parameters):
         le=1,
         description="refused where the lower end of the difference, in AUROC or macro-F1, lies below minus this",
     )
+    fleet: FleetName | None = Field(
+        None, description="devices to take it to before the channel moves; default: no device"
+    )
+    rollout: RolloutParameters = RolloutParameters()

@@ -85,6 +85,17 @@ def challenge(release: Json, channel: str, clips: Path | None, margin: float, ex
     return result
 
 
+@task(name="check channel", retries=1, retry_delay_seconds=2, persist_result=False)
+def check_channel(release: Json, channel: str, expect: str | None) -> None:
+    """Whether the channel could be moved now: before any device is asked, not after all have been.
+
+    Raises:
+        ConflictError: the channel points elsewhere than expected.
+        StoreError: prod, and the release is not on staging.
+    """
+    promotion.check(runtime().store, _release(release), channel, expect=expect)
+
+
 @task(name="move channel", retries=0, persist_result=False)
 def move_channel(release: Json, channel: str, expect: str | None, facts: Json) -> Json:
     """Point the channel at the release by compare-and-swap, and show what was done.

@@ -127,20 +127,47 @@ def deploy(
         float,
         typer.Option(help="What may be lost at most, in AUROC and macro-F1, lower end of the interval."),
     ] = 0.05,
+    fleet: Annotated[
+        str | None,
+        typer.Option(help="Take it to this fleet first: signed off, ring by ring, rolled back if it fails."),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(help="Seconds for a ring's devices to answer, and for one to install; default: 900."),
+    ] = None,
+    soak: Annotated[
+        float | None, typer.Option(help="Seconds that a ring runs before the next one opens; default: 0.")
+    ] = None,
+    quorum: Annotated[
+        float | None, typer.Option(help="Share of a ring's devices that have to answer; default: 0.8.")
+    ] = None,
+    poll: Annotated[
+        float | None, typer.Option(help="Seconds between two looks at the devices' reports; default: 2.")
+    ] = None,
+    hold: Annotated[
+        float | None,
+        typer.Option(help="Seconds to go on watching a ring with too few answers; default: 600."),
+    ] = None,
 ) -> None:
-    """Point a channel at a release, after pulling and verifying it: dev → staging → prod.
+    """Point a channel at a release, after pulling and verifying it: dev → staging → prod. With `--fleet`, take it to devices.
 
     A channel is moved only from what it was seen to point at; two people who decide at once cannot undo each other.
+
+    On a fleet the release has to be signed off by a clinical key for this very digest. One device gets it, then 5 %, 25 %, all;
+    each ring has to pass its test. A build that fails is taken off every device, and the channel stays where it was. Interrupted,
+    the same command goes on. Exit status 1 unless the last ring has passed.
 
     ```
     cryfed deploy staging                    # what dev holds
     cryfed deploy prod                       # what staging holds, nothing else
     cryfed deploy staging --reference 3      # version 3, forward or back
     cryfed deploy staging --clips clips.csv  # only if it is not worse than what staging holds
+    cryfed deploy prod --fleet ward-7        # and onto the devices of ward-7, ring by ring
     ```
     """
     from cryfed.cli.runs import run_deploy
 
+    chosen = {"patience_s": patience, "soak_s": soak, "quorum": quorum, "poll_s": poll, "hold_s": hold}
     run_deploy(
         {
             "channel": channel,
@@ -149,18 +176,32 @@ def deploy(
             "expect": expect,
             "clips": clips,
             "margin": margin,
+            "fleet": fleet,
+            "rollout": {name: value for name, value in chosen.items() if value is not None},
         }
     )
 
 
 def _register() -> None:
     """The other groups, one file each."""
-    from cryfed.cli import data, experiments, federation, fleet_keys, listen, quantise, score, server, store
+    from cryfed.cli import (
+        data,
+        experiments,
+        federation,
+        fleet,
+        fleet_keys,
+        listen,
+        quantise,
+        score,
+        server,
+        store,
+    )
 
     app.add_typer(data.app, name="data")
     app.add_typer(store.app, name="store")
     app.add_typer(server.app, name="server")
     app.add_typer(federation.app, name="federation")
+    app.add_typer(fleet.app, name="fleet")
     fleet_keys.register(app)
     experiments.register(app)
     score.register(app)

@@ -97,6 +97,11 @@ def run_deploy(options: Mapping[str, Any]) -> None:
         from flows.deploy import deploy
 
         result = _quietly(deploy, parameters)
+    if rollout := result.get("rollout"):
+        signed = result["signed_off"]
+        typer.echo(f"signed off by {signed['by']}, key {', '.join(k[:16] for k in signed['keys'])}")
+        typer.echo(f"{parameters.fleet}: {rollout['phase']}, {rollout['why']}")
+        typer.echo(f"devices: {rollout['page']}")
     verb = "now at" if result["moved"] else "was already at"
     typer.echo(f"{result['channel']} {verb} {result['name']}@{result['version']}, {result['digest']}")
     if result["moved"]:

@@ -102,15 +102,21 @@ def promote(store: ObjectStore, release: Release, channel: str, *, expect: str |
         ConflictError: the channel points elsewhere than expected, or another writer moved it meanwhile.
         StoreError: prod, and staging does not hold this release.
     """
+    move = check(store, release, channel, expect=expect)
+    if move.moved:
+        registry.move_channel(store, move.channel, release.manifest_digest, expect=move.previous)
+    return move
+
+
+def check(store: ObjectStore, release: Release, channel: str, *, expect: str | None = None) -> Move:
+    """The move that `promote` would make now; raises as it does, and moves nothing."""
     target = channel_name(release.name, channel)
     if channel == PROD:
         _require_staged(store, release)
     pointer = registry.get_channel(store, target)
     current = None if pointer is None else pointer.manifest_digest
-    if current == release.manifest_digest:
-        return Move(target, release.manifest_digest, current)
-    _require_expected(target, current, expect)
-    registry.move_channel(store, target, release.manifest_digest, expect=current)
+    if current != release.manifest_digest:
+        _require_expected(target, current, expect)
     return Move(target, release.manifest_digest, current)
 
 
