@@ -91,7 +91,7 @@ class Bouts:
         kind = _KINDS.get(decision.decision)
         if kind is None or self.own(scores) < self._off.gate_threshold:
             return decision, self.quiet(scores.end)
-        events = self._close_paused(scores.begin)
+        events = self._close_paused(scores.begin, scores.end)
         self._support(kind, scores)
         span = self._spans[kind]
         if not span.open and span.end - span.begin >= self._least:
@@ -104,7 +104,7 @@ class Bouts:
     def quiet(self, now: int) -> list[Event]:
         """Time has come to sample `now` without a supporting frame."""
         self._expire(now)
-        return self._close_paused(now)
+        return self._close_paused(now, now)
 
     def gap(self, begin: int, end: int) -> list[Event]:
         """Nothing is known from sample `begin` to `end`. What ends in it does so at the sample where the pause is over, however
@@ -157,8 +157,8 @@ class Bouts:
         for frame in reversed(run):
             span.add(frame)
 
-    def _close_paused(self, now: int) -> list[Event]:
-        over = [kind for kind, span in self._spans.items() if now - span.end >= self._pause]
+    def _close_paused(self, until: int, now: int) -> list[Event]:
+        over = [kind for kind, span in self._spans.items() if until - span.end >= self._pause]
         return [e for kind in over for e in self._close(kind, now, "pause")]
 
     def _begin(self, kind: Kind, span: _Span, decision: ClipDecision, now: int) -> Bout:

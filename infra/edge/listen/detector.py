@@ -139,7 +139,7 @@ class Detector:
         # a gap is over when a whole frame was heard behind it: a stream that stutters is one gap, not a thousand
         whole = cut.end - cut.begin == FRAME_SAMPLES
         if self._gap is not None and not whole:
-            return self._bouts.gap(cut.begin, cut.end)
+            return self._bouts.gap(cut.end, cut.end)
         events = self._end_gap(cut.end)
         scores = self._scores(cut) if cut.kept else None
         frame = Frame(
