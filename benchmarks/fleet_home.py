@@ -49,11 +49,11 @@ class Home:
         prefect_server.stop_running(self.work)
         embedded.stop_running(self.work)
 
-    def cryfed(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Type `cryfed …` and wait."""
+    def cryfed(self, *arguments: str, keys: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Type `cryfed …` and wait; `keys` is another folder of keys and roots than the operator's."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CRYFED_", "PREFECT_"))}
         environment["CRYFED_HOME"] = str(self.folder / "home")
-        environment["CRYFED_KEYS_DIR"] = str(self.folder / "keys")
+        environment["CRYFED_KEYS_DIR"] = str(keys or self.folder / "keys")
         return subprocess.run(
             [sys.executable, "-m", "cryfed", *arguments],
             env=environment,

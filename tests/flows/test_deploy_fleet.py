@@ -96,6 +96,6 @@ def test_what_prefect_keeps_of_it(home: Home, releases: list[Release]) -> None:
 
 
 def test_a_machine_without_the_fleets_root_deploys_nothing(home: Home, tmp_path: Path) -> None:
-    said = home.cryfed("fleet", "status", "elsewhere")
+    said = home.cryfed("fleet", "status", FLEET, keys=tmp_path / "keys")
     assert said.returncode == 1
-    assert "no root of elsewhere in" in said.stderr
+    assert "error: no root of ward in" in said.stderr
