@@ -9,7 +9,7 @@ PIP_ARGS ?=
 # Processes that share the tests, a file at a time
 TEST_WORKERS ?= 2
 
-.PHONY: help env retrain federation-demo test soak lint types format lock clean
+.PHONY: help env retrain federation-demo test tests soak lint types format lock clean
 
 help:
 	@echo "make retrain [MANIFEST=clips.csv] [ARGS='--preset compact …']   the whole pipeline, from audio to report"
@@ -43,7 +43,11 @@ lint: env
 types: env
 	$(BIN)/mypy
 
-test: lint types
+# types are checked beside the tests: many of these wait for servers, and leave a core idle
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+tests: env
 	$(BIN)/pytest -m "not soak" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: env
