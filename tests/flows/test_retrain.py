@@ -107,7 +107,9 @@ def test_the_bundle_in_the_run_is_the_release(run: Reference) -> None:
     parents = bundle.manifest.provenance["parents"]
     assert parents and parents == {name: metrics["provenance"][name] for name in parents}  # noqa: PT018
     assert bundle.manifest.data.synthetic is True
-    assert set(bundle.manifest.files) == {"model.onnx", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS}
+    assert set(bundle.manifest.files) == {
+        "model.onnx", "model.typed.onnx", "tensorrt.json", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS,
+    }  # fmt: skip
     assert bundle.manifest.provenance["golden"]["synthetic"] is True
     answers = json.loads(bundle.read(OUTPUTS))
     frames = np.frombuffer(bundle.read(INPUTS), "<f4").reshape(answers["frames"], -1)

@@ -95,10 +95,14 @@ def test_a_release_carries_what_a_device_needs(run: Callable[..., tuple[Any, Pat
     result, out = run("first")
     bundle = load_bundle(out)
     assert bundle.digest == result.values["release"]
-    assert set(bundle.manifest.files) == {"model.onnx", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS}
+    assert set(bundle.manifest.files) == {
+        "model.onnx", "model.typed.onnx", "tensorrt.json", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS,
+    }  # fmt: skip
     assert {p.name for p in out.iterdir()} == {
         "manifest.json",
         "model.onnx",
+        "model.typed.onnx",
+        "tensorrt.json",
         "model_card.md",
         "bom.cdx.json",
         "golden",

@@ -49,7 +49,7 @@ def test_a_whole_bundle_is_a_bundle_and_comes_out_the_same_twice(
     whole: Bundle, tiny_graph: Path, tmp_path: Path
 ) -> None:
     assert load_bundle(whole.folder).digest == whole.digest
-    assert len(whole.manifest.files) == 5
+    assert len(whole.manifest.files) == 7
     again = make_whole_bundle(tmp_path / "again", tiny_graph, evidence=EVIDENCE)
     assert again.digest == whole.digest
 

@@ -193,6 +193,6 @@ def test_it_is_written_whole_or_not_at_all(metrics, tmp_path):
     render_report(few, out)
     assert out.read_text("utf-8") == render_html(few)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="cannot write the page"):
         render_report(few, tmp_path / "file" / "report.html")
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
