@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from infra.digest import digest_bytes
 from infra.edge.agent.agent import Agent, Identity
-from infra.edge.agent.build import Backend, Measured, OnnxRuntime
+from infra.edge.agent.build import OnnxRuntime, Runtime
 from infra.edge.agent.config import Config
 from infra.edge.agent.disk import Disk
+from infra.edge.agent.health import FRAME_BYTES, Measured
 from infra.edge.agent.manifest import GOLDEN_INPUTS, GOLDEN_OUTPUTS, MODEL_NAME
 from infra.edge.agent.openssl import OpenSSL
 from infra.edge.agent.s3 import S3Store
@@ -50,7 +51,6 @@ from infra.store.embedded import EmbeddedServer
 from infra.store.registry import Release
 
 HARDWARE = "jetson-nano"
-FRAME_BYTES = 4 * 16000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def obedient(device: str, number: int) -> Behaviour:  # noqa: ARG001 - a `Behave
     return Behaviour()
 
 
-class Engine(Backend):
+class Engine(Runtime):
     """Answers with the golden outputs, or with others."""
 
     name = "simulated"
@@ -83,7 +83,7 @@ class Engine(Backend):
         """Nothing is to be made."""
 
     def run(self, bundle: Path, built: Path) -> Measured:  # noqa: ARG002
-        """See `Backend`."""
+        """See `Runtime`."""
         number = _number(bundle.parent / "release.json")
         found = json.loads((bundle / GOLDEN_OUTPUTS).read_bytes())
         now = self._behave(self._device, number)

@@ -115,6 +115,17 @@ def renew(
         typer.echo("signed anew" if driver.renew(force=adopt) else "nothing to do yet")
 
 
+@app.command("agent-bundle")
+def agent_bundle(
+    out: Annotated[Path, typer.Argument(help="Folder to write it into; it has to be empty or not there.")],
+) -> None:
+    """Write what a device gets: the agent with all it needs, its unit, and their checksums."""
+    from infra.edge.agent_bundle import SUMS, write_agent
+
+    count = len(write_agent(out))
+    typer.echo(f"{count} files and {SUMS} in {out}; docs/device.md says how to install them")
+
+
 @contextmanager
 def _driver(fleet: str, *, adopt: bool = False) -> Iterator[Driver]:
     from infra.edge.fleet.operate import open_driver

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.edge.agent.world import Device, bundle_files, settled
+from tests.infra.edge.agent.world import Device, bundle_files, lookalike, settled
 
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("agent_killed.py")
@@ -33,16 +33,20 @@ class Scene:
         """The installation takes two polls of work in one: a new root, and a release of three files."""
         folder.mkdir()
         publisher, device, old = settled(folder)
+        scene = cls(folder, device, old, "")
+        device.write_config()
+        assert (
+            scene.run().returncode == 0
+        )  # the old release with an engine: what follows is the new one's alone
         publisher.rotate("clinical")
-        new = publisher.release(6, bundle_files(number=6, frames=5, padding=100_000, **rule))
-        publisher.want(new)
+        scene.new = publisher.release(6, bundle_files(number=6, frames=5, padding=100_000, **rule))
+        publisher.want(scene.new)
         device.write_config(
             restart=["/bin/sh", "-c", f"echo restarted >> {folder}/restarts"],
             probe=["/bin/sh", "-c", f"test -f {device.config.folder}/current/slot.json"],
             probe_timeout_s=5,
         )
         # what an agent that has run its first release looks like to the one that takes over
-        scene = cls(folder, device, old, new)
         shutil.copytree(folder / "device", folder / "before", symlinks=True)
         return scene
 
@@ -128,7 +132,9 @@ def test_killed_while_a_program_builds(tmp_path: Path) -> None:
     argv = [sys.executable, "-S", "-E", str(PROGRAM), str(scene.folder / "device/agent.json"), "0", "kill"]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 30
-        while not (scene.folder / "device/state/slots/b/built/build.log").exists():
+        log = scene.folder / "device/state/tensorrt/work/fp16.log"
+        before = log.stat().st_mtime_ns
+        while log.stat().st_mtime_ns == before:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
@@ -137,6 +143,25 @@ def test_killed_while_a_program_builds(tmp_path: Path) -> None:
     again = scene.run()
     assert again.returncode == 0, again.stdout + again.stderr
     assert scene.device.current == scene.new
+
+
+def test_a_renewal_that_is_cut_short(tmp_path: Path) -> None:
+    """TensorRT was replaced under the old release: at twelve points, and around the switch, it is the one engine or the other."""
+    scene = Scene.make(tmp_path / "scene")
+    scene.device.publisher.want(scene.old, rollback=True)
+    lookalike(scene.folder / "before", "8.5.2")
+    engine = scene.device.config.folder / "current/built/engine.plan"
+    steps = _steps(scene)
+    assert engine.read_bytes().startswith(b"ENGINE 8.5.2")
+    switch = steps.index("renamed current") + 1
+    for at in sorted({1 + i * (len(steps) - 1) // 11 for i in range(12)} | {switch - 1, switch, switch + 1}):
+        scene.reset()
+        assert scene.run(at, "power" if at % 2 else "kill").returncode == -signal.SIGKILL
+        assert scene.device.current == scene.old
+        assert engine.read_bytes().partition(b"\n")[0] in (b"ENGINE 8.2.1", b"ENGINE 8.5.2")
+        assert scene.run().returncode == 0
+        assert engine.read_bytes().startswith(b"ENGINE 8.5.2"), f"step {at}"
+        assert scene.device.report()["state"] == "running"
 
 
 def test_killed_after_the_swap_and_the_new_one_does_not_answer(tmp_path: Path) -> None:

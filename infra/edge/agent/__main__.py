@@ -1,4 +1,4 @@
-"""The command line: `python3 -m agent --config /etc/cryfed/agent.json`, for ever; `--once` polls once and says how it went.
+"""The command line: `python3 -m edge.agent --config /etc/cryfed/agent.json`, for ever; `--once` polls once and says how it went.
 
 Exit status of `--once`: 0 nothing refused, 1 something refused, 2 the device is set up wrongly.
 """
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import List, Optional
 
 from .agent import Agent, Identity
-from .build import Backend, OnnxRuntime, TensorRT
+from .build import Backend, Fallback, OnnxRuntime
 from .config import Config, read_config, require_private
 from .disk import Disk, dump
 from .documents import MAX_ENVELOPE_BYTES
+from .engine import TensorRT
 from .errors import AgentError, ConfigError
 from .openssl import OpenSSL
 from .s3 import S3Store
@@ -59,10 +60,13 @@ def make_store(config: Config) -> Store:
 
 
 def make_backend(config: Config) -> Backend:
-    """TensorRT where the configuration names `trtexec`, ONNX Runtime otherwise."""
-    if config.trtexec is not None:
-        return TensorRT(config.trtexec, list(config.flags), timeout=config.build_timeout_s)
-    return OnnxRuntime(config.python or sys.executable, config.threads, config.build_timeout_s)
+    """TensorRT where the configuration names `trtexec`, ONNX Runtime otherwise, and both where it names both."""
+    runtime = OnnxRuntime(config.python or sys.executable, config.threads, config.build_timeout_s)
+    if config.trtexec is None:
+        return runtime
+    folder = config.folder / "tensorrt"
+    engine = TensorRT(config.trtexec, folder, config.workspace_mib, config.build_timeout_s)
+    return engine if config.python is None else Fallback(engine, runtime)
 
 
 def main(arguments: Optional[List[str]] = None, disk: Optional[Disk] = None) -> int:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from . import VERSION
-from .build import Backend
+from .build import Backend, Made
 from .config import Config
 from .disk import Disk
-from .documents import MAX_ENVELOPE_BYTES
+from .documents import MAX_ENVELOPE_BYTES, strict_json
 from .download import fetch
 from .errors import BuildFailed, ConfigError, NoSpace, Refused, StoreUnreachable, TooLarge, Unhealthy
-from .health import judge, read_golden
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, MODEL_NAME, Manifest
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, MODEL_NAME, Manifest, check_manifest
 from .report import (
     INSTALLING,
     REFUSED,
@@ -104,7 +103,10 @@ class Agent:
         """
         try:
             self._recover()
+            stale = self._renew()
             status = self._follow()
+            if stale is not None and status.error is None and status.slot == stale[0]:
+                status = self._status(REFUSED, stale[1])
         except Refused as err:
             status = self._status(REFUSED, error_of(err))
         self._report(status)
@@ -169,24 +171,85 @@ class Agent:
         signoff = self._store.get(self._key(f"signoffs/{ring.release}"), MAX_ENVELOPE_BYTES)
         self._trusted.add_signoff(signoff)
         raw, manifest = self._manifest(release)
-        self._report(self._status(INSTALLING))
+        self._bring(
+            (release.digest, release.name, release.number),
+            {"release.json": signed, "signoff.json": signoff or b""},
+            raw,
+            manifest,
+        )
 
+    def _renew(self) -> "Optional[tuple[str, Dict[str, str]]]":
+        """Make the running release anew where what it was made for is no more: another TensorRT, JetPack or backend.
+
+        It was believed when it was installed, and its bytes are still those: no store is asked. Returns slot and error where
+        it cannot be done; the slot stays as it is then.
+        """
+        running = self._running
+        if running is None:
+            return None
+        with self._disk.errors("what trtexec says"):
+            environment = self._backend.environment()
+        if running.environment == environment:
+            self._state.update(stale=None)
+            return None
+        tried = {"release": running.release, "environment": environment, "agent": VERSION}
+        stale = self._state.state.stale
+        if stale is None or {key: stale[key] for key in tried} != tried:
+            self._running = running = self._slots.read(running.slot)
+            if running is None:
+                return None  # damaged since: it is installed anew instead
+            self._log(f"made for {running.environment}; this is {environment}: made anew")
+            try:
+                self._remake(running, tried)
+            except Refused as err:
+                if isinstance(err, (BuildFailed, Unhealthy)):
+                    self._state.update(stale=dict(tried, error=error_of(err)), begun=None)
+                return running.slot, error_of(err)
+        stale = self._state.state.stale
+        return None if stale is None else (running.slot, stale["error"])
+
+    def _remake(self, running: Installed, tried: Dict[str, str]) -> None:
+        folder = self._slots.path(running.slot)
+        raw = (folder / "bundle" / MANIFEST_NAME).read_bytes()
+        documents = {name: (folder / name).read_bytes() for name in ("release.json", "signoff.json")}
+        manifest = check_manifest(strict_json(raw), f"slot {running.slot}")
+        self._bring((running.release, running.name, running.number), documents, raw, manifest, tried)
+
+    def _bring(
+        self,
+        which: "tuple[str, str, int]",
+        documents: Dict[str, bytes],
+        raw: bytes,
+        manifest: Manifest,
+        renews: Optional[Dict[str, str]] = None,
+    ) -> None:
+        """Digest, name and number of a release into the other slot, made and judged there, and swapped in."""
+        self._report(self._status(INSTALLING))
+        digest, title, number = which
         slot = self._slots.other()
-        folder = self._slots.prepare(slot, release.digest)
-        for name, data in (("release.json", signed), ("signoff.json", signoff or b"")):
+        folder = self._slots.prepare(slot, digest)
+        for name, data in documents.items():
             self._disk.write(folder / name, data)
         self._disk.write(folder / "bundle" / MANIFEST_NAME, raw)
         self._fill(slot, manifest)
-        health = self._make(folder, release)
+        made = self._make(folder, digest)
         self._slots.complete(
             slot,
-            {"release": release.digest, "name": release.name, "number": release.number, "health": health},
+            {
+                "release": digest,
+                "name": title,
+                "number": number,
+                "health": dict(made.health._asdict()),
+                "environment": made.environment,
+                "info": made.info,
+            },
         )
         pending = {
             "slot": slot,
             "previous": self._slots.current(),
-            "release": release.digest,
-            "number": release.number,
+            "release": digest,
+            "number": number,
+            "renews": renews,
             "undo": None,
         }
         self._state.update(pending=pending)
@@ -212,27 +275,22 @@ class Agent:
         for name in absent:
             fetch(self._store, self._slots, slot, name, manifest.files[name])
 
-    def _make(self, folder: Path, release: Release) -> Dict[str, Any]:
+    def _make(self, folder: Path, digest: str) -> Made:
         """Build, and hold against the golden clips."""
         begun = self._state.state.begun
-        times = begun["times"] if begun is not None and begun["release"] == release.digest else 0
+        times = begun["times"] if begun is not None and begun["release"] == digest else 0
         if times >= self._config.attempts:
             raise BuildFailed(
                 f"its installation was begun {times} times and never came to an end: does the device run out of memory or "
                 "power over it?"
             )
-        self._state.update(begun={"release": release.digest, "times": times + 1})
+        self._state.update(begun={"release": digest, "times": times + 1})
         try:
             with self._disk.errors(str(folder)):
-                return self._judge(folder)
+                return self._backend.make(folder / "bundle", folder / "built", self._disk)
         except NoSpace:
             self._state.update(begun=begun)  # the disk's fault and not the release's
             raise
-
-    def _judge(self, folder: Path) -> Dict[str, Any]:
-        self._backend.build(folder / "bundle", folder / "built", self._disk)
-        golden = read_golden(folder / "bundle")
-        return dict(judge(golden, self._backend.run(folder / "bundle", folder / "built"))._asdict())
 
     def _settle(self, pending: Dict[str, Any]) -> None:
         """The link points at the new slot: keep it if the service answers, else go back."""
@@ -242,13 +300,18 @@ class Agent:
                     self._service.restart()
                 self._answered = pending["release"]
         except Unhealthy as err:
-            self._fail(pending["release"], ROLLED_BACK, error_of(err))
+            if pending.get("renews") is None:
+                self._fail(pending["release"], ROLLED_BACK, error_of(err))
+            else:
+                self._state.update(stale=dict(pending["renews"], error=error_of(err)), begun=None)
             undone = dict(pending, undo=True)
             self._state.update(pending=undone)
             self._undo(undone)
             return
         self._trusted.installed(pending["number"])
-        self._state.update(pending=None, failed=None, begun=None, trusted=self._trusted.memory)
+        # what was made anew says nothing of a release that failed here
+        failed = None if pending.get("renews") is None else self._state.state.failed
+        self._state.update(pending=None, failed=failed, begun=None, stale=None, trusted=self._trusted.memory)
         self._answered = None
         self._running = self._slots.running()
         self._log(f"runs release {pending['release'][:12]}… in slot {pending['slot']}")
@@ -326,7 +389,11 @@ class Agent:
             now,
             identity.key_id,
             identity.sign,
-            {"agent": VERSION, "hardware": config.hardware},
+            dict(
+                {} if self._running is None else self._running.info,
+                agent=VERSION,
+                hardware=config.hardware,
+            ),
         )
         try:
             self._store.put(report_key(config.fleet, config.device), data)

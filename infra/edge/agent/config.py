@@ -6,7 +6,7 @@
 | `root`, `key` | files: the fleet's root as provisioned, the device's private key | – |
 | `folder` | where slots, downloads and state lie | – |
 | `store` | `{"url": "https://host/bucket", "access_key", "secret_key_file", "region", "ca"}`, or `{"directory": …}` | – |
-| `backend` | `{"trtexec": path, "flags": ["--fp16"]}`, or `{"python": path, "threads": 1}` for ONNX Runtime | this Python |
+| `backend` | `{"trtexec": path, "workspace_mib": 512}`, or `{"python": path, "threads": 1}`, or both | this Python |
 | `restart`, `probe` | command lines: restart the service; exit 0 once it answers | none |
 | `probe_timeout_s` | how long the service may take to answer | 60 |
 | `poll_s`, `report_every_s` | seconds between polls, and between reports of no news | 60, 3600 |
@@ -15,6 +15,9 @@
 | `keep_free` | bytes of the disk that no installation may take | 64 MiB |
 | `attempts` | how often an installation may be begun without coming to an end | 5 |
 | `desired_floor` | the desired state's version when the device was provisioned | 0 |
+
+`backend.python` is an interpreter with ONNX Runtime. Beside `trtexec` it serves where TensorRT gives no usable engine; without it
+a release that gives none is refused.
 """
 
 import stat
@@ -44,7 +47,7 @@ class Config(NamedTuple):
     credentials: Optional[Credentials] = None
     ca: Optional[Path] = None
     trtexec: Optional[str] = None
-    flags: Tuple[str, ...] = ()
+    workspace_mib: int = 512
     python: Optional[str] = None
     threads: int = 1
     restart: Tuple[str, ...] = ()
@@ -126,10 +129,12 @@ def _check(raw: Dict[str, Any], base: Path) -> Config:
             values["credentials"] = Credentials(
                 _text(store["access_key"], "store.access_key"), secret, region
             )
-    backend = _object(raw.get("backend", {}), "backend", ("trtexec", "flags", "python", "threads"))
+    backend = _object(raw.get("backend", {}), "backend", ("trtexec", "workspace_mib", "python", "threads"))
     if "trtexec" in backend:
         values["trtexec"] = _text(backend["trtexec"], "backend.trtexec")
-        values["flags"] = _command(backend.get("flags", []), "backend.flags")
+        values["workspace_mib"] = int(_number(backend.get("workspace_mib", 512), "backend.workspace_mib"))
+        if values["workspace_mib"] < 1:
+            raise ConfigError("backend.workspace_mib has to be at least 1")
     if "python" in backend:
         values["python"] = _text(backend["python"], "backend.python")
     values["threads"] = int(_number(backend.get("threads", 1), "backend.threads"))

@@ -1,18 +1,30 @@
-"""Whether what was built agrees with the reference on the golden clips. No I/O but reading the two files."""
+"""Whether what was built agrees with the reference on the golden clips: the rule is `tensorrt.parity`, for every backend."""
 
 import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
-from .build import FRAME_BYTES, Measured
+from ..tensorrt import errors as engine
+from ..tensorrt.build import Golden
+from ..tensorrt.logs import quantile
+from ..tensorrt.parity import GATE, REASON, Parity, compare, require
 from .documents import strict_json
 from .errors import Unhealthy
 from .manifest import GOLDEN_INPUTS, GOLDEN_OUTPUTS
 
-MAX_DIFFERENCE = 0.01
-MIN_AGREEMENT = 0.999
-GATE, REASONS, ENERGY = "gate_probability", "reason_probabilities", "energy"
+FRAME_SAMPLES = 16000
+FRAME_BYTES = 4 * FRAME_SAMPLES
+ENERGY = "energy"
+_MAX_INPUT_BYTES = 128 * 2**20
 _MAX_OUTPUT_BYTES = 64 * 2**20
+
+
+class Measured(NamedTuple):
+    """What a backend made of the golden clips."""
+
+    outputs: Dict[str, Any]  # name → N numbers, or N lists of numbers
+    latencies_ms: List[float]  # one frame at a time
+    backend: str
 
 
 class Health(NamedTuple):
@@ -25,36 +37,27 @@ class Health(NamedTuple):
     backend: str
 
 
-class Golden(NamedTuple):
-    """The reference's outputs: N frames, C reasons (C = 0 without that head)."""
-
-    gate: List[float]
-    reasons: List[List[float]]
-    energy: List[float]
-
-
 def read_golden(bundle: Path) -> Golden:
-    """The golden outputs of a bundle, held against its golden inputs.
+    """The golden clips of a bundle, inputs and outputs held against each other.
 
     Raises:
         Unhealthy: the bundle has none, or they do not fit together.
     """
     try:
-        size = (bundle / GOLDEN_INPUTS).stat().st_size
-        with (bundle / GOLDEN_OUTPUTS).open("rb") as file:
-            data = file.read(_MAX_OUTPUT_BYTES + 1)
+        waves = _read(bundle / GOLDEN_INPUTS, _MAX_INPUT_BYTES)
+        data = _read(bundle / GOLDEN_OUTPUTS, _MAX_OUTPUT_BYTES)
     except OSError:
         raise Unhealthy("the bundle has no golden clips, so nothing can show that it works here") from None
-    frames, rest = divmod(size, FRAME_BYTES)
+    frames, rest = divmod(len(waves), FRAME_BYTES)
+    if rest or not frames:
+        raise Unhealthy(
+            f"the golden inputs have {len(waves)} bytes, no whole number of frames of {FRAME_BYTES}"
+        )
     try:
-        if len(data) > _MAX_OUTPUT_BYTES:
-            raise ValueError("too large")
         raw = strict_json(data)
     except ValueError as err:
         raise Unhealthy(f"the golden outputs cannot be read ({err})") from None
-    if rest or not frames:
-        raise Unhealthy(f"the golden inputs have {size} bytes, no whole number of frames of {FRAME_BYTES}")
-    return _outputs(raw, frames, "the golden outputs")
+    return Golden(waves, flat_outputs(raw, frames, "the golden outputs"))
 
 
 def judge(golden: Golden, measured: Measured) -> Health:
@@ -63,61 +66,48 @@ def judge(golden: Golden, measured: Measured) -> Health:
     Raises:
         Unhealthy: they are not finite, not as many, too far apart, or decide otherwise.
     """
-    found = _outputs(measured.outputs, len(golden.gate), "the engine's outputs")
-    if [len(row) for row in found.reasons] != [len(row) for row in golden.reasons]:
-        raise Unhealthy("the engine's outputs have other reasons than the golden ones")
-    difference = max(abs(a - b) for a, b in zip(golden.gate, found.gate))
-    agreeing = 0
-    for i in range(len(golden.gate)):
-        same = (golden.gate[i] >= 0.5) == (found.gate[i] >= 0.5)
-        if golden.reasons:
-            difference = max(difference, *(abs(a - b) for a, b in zip(golden.reasons[i], found.reasons[i])))
-            same = same and _argmax(golden.reasons[i]) == _argmax(found.reasons[i])
-        agreeing += same
-    agreement = agreeing / len(golden.gate)
-    if difference > MAX_DIFFERENCE:
-        raise Unhealthy(
-            f"a probability differs by {difference:.4f} from the reference; at most {MAX_DIFFERENCE} is taken"
-        )
-    if agreement < MIN_AGREEMENT:
-        raise Unhealthy(
-            f"{agreement:.2%} of the golden frames are decided as by the reference; {MIN_AGREEMENT:.1%} are wanted"
-        )
-    if not measured.latencies_ms or not all(math.isfinite(x) and x >= 0 for x in measured.latencies_ms):
+    frames = len(golden.reference[GATE])
+    found = flat_outputs(measured.outputs, frames, "the engine's outputs")
+    if set(found) != set(golden.reference):
+        raise Unhealthy("the engine's outputs are others than the golden ones")
+    try:
+        parity = compare(golden.reference, found)
+        require(parity, measured.backend)
+    except engine.Unhealthy as err:
+        raise Unhealthy(str(err)) from None
+    times = sorted(measured.latencies_ms)
+    if not times or not all(math.isfinite(x) and x >= 0 for x in times):
         raise Unhealthy("the engine's times cannot be used")
-    return Health(
-        difference,
-        agreement,
-        percentile(measured.latencies_ms, 0.5),
-        percentile(measured.latencies_ms, 0.95),
-        measured.backend,
-    )
+    return health_of(parity, quantile(times, 0.5), quantile(times, 0.95), measured.backend)
 
 
-def percentile(values: List[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+def health_of(parity: Parity, p50_ms: float, p95_ms: float, backend: str) -> Health:
+    """For the report."""
+    return Health(parity.max_difference, parity.argmax_agreement, p50_ms, p95_ms, backend)
 
 
-def _outputs(raw: Any, frames: int, what: str) -> Golden:
+def flat_outputs(raw: Any, frames: int, what: str) -> Dict[str, List[float]]:
+    """Gate, energy and, where there are any, reasons of so many frames: name → numbers, row after row.
+
+    Raises:
+        Unhealthy: not of that form, or not finite.
+    """
     if not isinstance(raw, dict):
         raise Unhealthy(f"{what} are no JSON object")
-    gate, energy = (_column(raw, name, frames, what) for name in (GATE, ENERGY))
-    rows = raw.get(REASONS) or []
+    flat = {}  # type: Dict[str, List[float]]
+    for name in (GATE, ENERGY):
+        flat[name] = _numbers(raw.get(name), f"{what}: {name}")
+        if len(flat[name]) != frames:
+            raise Unhealthy(f"{what}: {len(flat[name])} values of {name} for {frames} frames")
+    rows = raw.get(REASON) or []
     if not isinstance(rows, list) or (rows and len(rows) != frames):
-        raise Unhealthy(f"{what}: {REASONS} has not {frames} rows")
-    reasons = [_numbers(row, f"{what}: {REASONS}") for row in rows]
+        raise Unhealthy(f"{what}: {REASON} has not {frames} rows")
+    reasons = [_numbers(row, f"{what}: {REASON}") for row in rows]
     if rows and (not reasons[0] or len({len(row) for row in reasons}) != 1):
-        raise Unhealthy(f"{what}: {REASONS} has rows of different lengths, or empty ones")
-    return Golden(gate, reasons if any(reasons) else [], energy)
-
-
-def _column(raw: Dict[str, Any], name: str, frames: int, what: str) -> List[float]:
-    values = _numbers(raw.get(name), f"{what}: {name}")
-    if len(values) != frames:
-        raise Unhealthy(f"{what}: {len(values)} values of {name} for {frames} frames")
-    return values
+        raise Unhealthy(f"{what}: {REASON} has rows of different lengths, or empty ones")
+    if reasons:
+        flat[REASON] = [value for row in reasons for value in row]
+    return flat
 
 
 def _numbers(values: Any, what: str) -> List[float]:
@@ -128,5 +118,9 @@ def _numbers(values: Any, what: str) -> List[float]:
     return [float(x) for x in values]
 
 
-def _argmax(values: List[float]) -> int:
-    return max(range(len(values)), key=values.__getitem__)
+def _read(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Unhealthy(f"{path.name} has more than the {limit} bytes that golden clips may have")
+    return data

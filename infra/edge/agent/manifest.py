@@ -9,6 +9,7 @@ from .errors import Extraneous, TooLarge, WrongSoftware
 FORMAT = "cryfed-bundle/1"
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
+TYPED_NAME = "model.typed.onnx"
 GOLDEN_INPUTS = "golden/inputs.f32"
 GOLDEN_OUTPUTS = "golden/outputs.json"
 

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Sequence
 
+from ..process import ProgramError, run
 from .errors import Unhealthy
-from .process import ProgramError, run
 
 _RESTART_TIMEOUT_S = 120.0
 

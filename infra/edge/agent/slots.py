@@ -33,6 +33,8 @@ class Installed(NamedTuple):
     name: str
     number: int
     health: Dict[str, Any]
+    environment: str  # what it was made for
+    info: Dict[str, Any]  # what the report says of it beside its health
 
 
 class Slots:
@@ -74,7 +76,7 @@ class Slots:
             raw = read_json(folder / "slot.json", _MAX_SLOT_BYTES)
             if raw is None:
                 return None
-            found = Installed(slot, raw["release"], raw["name"], raw["number"], raw["health"])
+            found = Installed(slot, **{name: raw[name] for name in Installed._fields[1:]})
             data = (folder / "bundle" / MANIFEST_NAME).read_bytes()
             parsed = strict_json(data)
             named = {key: value for key, value in parsed.items() if key != "info"}
@@ -91,13 +93,13 @@ class Slots:
         folder = self.path(slot)
         if slot == self.current():
             raise RuntimeError(f"slot {slot} is current and must not be written")
+        # completeness goes first: what is half removed, or half made, must not look whole
+        self.disk.remove(folder / "slot.json")
         try:
             before = read_json(folder / "preparing.json", _MAX_SLOT_BYTES)
         except ConfigError:
             before = None
         if not isinstance(before, dict) or before.get("release") != release:
-            # completeness goes first: what is half removed must not look whole
-            self.disk.remove(folder / "slot.json")
             for entry in sorted(folder.iterdir()):
                 self.disk.remove(entry)
             self.disk.write_json(folder / "preparing.json", {"release": release})

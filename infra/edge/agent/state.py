@@ -14,13 +14,16 @@ class State(NamedTuple):
 
     `pending` is a swap that has not come to its end: `{"slot", "previous", "release", "number", "undo"}`. `failed` is the
     release that did not come up here: `{"release", "state", "error", "agent"}`; it is not tried again until something else was
-    asked for. `begun` counts how often the build of a release was begun: `{"release", "times"}`.
+    asked for. `begun` counts how often the build of a release was begun: `{"release", "times"}`. `stale` says why the running
+    release could not be made anew for what the device has become: `{"release", "environment", "error", "agent"}`; it is tried
+    again once that has changed.
     """
 
     trusted: Optional[Dict[str, Any]] = None
     pending: Optional[Dict[str, Any]] = None
     failed: Optional[Dict[str, Any]] = None
     begun: Optional[Dict[str, Any]] = None
+    stale: Optional[Dict[str, Any]] = None
     report: int = 0  # version of the last report
 
 

@@ -15,22 +15,23 @@ Standard library only, Python 3.6.
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from infra.edge.tensorrt import commands, logs
-from infra.edge.tensorrt.cache import EngineCache, EngineKey
-from infra.edge.tensorrt.commands import TYPED, Version
-from infra.edge.tensorrt.errors import BuildFailed, EngineError, Unhealthy
-from infra.edge.tensorrt.parity import Outputs, Parity, compare, require
-from infra.edge.tensorrt.plan import BuildPlan
+from ..process import ProgramError, run
+from . import commands, logs
+from .cache import EngineCache, EngineKey
+from .commands import TYPED, Version
+from .errors import BuildFailed, EngineError, Unhealthy
+from .parity import Outputs, Parity, compare, require
+from .plan import BuildPlan
 
 JETSON_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 BUILD_SECONDS = 3600  # a Nano takes minutes; an hour means that it swaps
 RUN_SECONDS = 300
 MAX_OUTPUT = 32 << 20
+WORKING = "engine-"
 
 _FLOAT = 4
 
@@ -69,7 +70,8 @@ def find_trtexec(candidates: Sequence[str] = ("trtexec", JETSON_TRTEXEC)) -> Opt
     if path is None:
         return None
     # `--version` alone fails on 11, which then asks for a model
-    _, text = _run([path, "--help"], RUN_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="trtexec-") as folder:
+        _, text = _run([path, "--help"], RUN_SECONDS, Path(folder) / "help.log")
     version = logs.version_of(text)
     try:
         commands.dialect(version)
@@ -94,11 +96,13 @@ def build(
 ) -> Built:
     """Build, or take from the cache, the fastest engine that the golden clips accept.
 
-    `graphs` holds the release's `model.onnx` under "fp32" and, for TensorRT 11, the typed one under "typed".
+    `graphs` holds the release's `model.onnx` under "fp32" and, for TensorRT 11, the typed one under "typed". `work` keeps timing
+    caches and the logs of builds; what begins with `WORKING` there is this call's own, and nothing once it has ended.
 
     Raises:
         BuildFailed: `trtexec` built none of them.
         Unhealthy: it did, and none agrees with the reference.
+        OSError: the disk is full or refuses.
     """
     refused: List[str] = []
     unhealthy = False
@@ -112,33 +116,41 @@ def build(
         )
         key = EngineKey(_sha256(graph), soc, jetpack, str(tool.version), tuple(flags))
         try:
-            kept = cache.get(key)
-            with tempfile.TemporaryDirectory(prefix="engine-", dir=str(work)) as folder:
+            with tempfile.TemporaryDirectory(prefix=WORKING, dir=str(work)) as folder:
+                here = Path(folder)
+                kept = cache.get(key)
                 if kept is not None:
-                    engine = kept
-                else:
-                    engine = Path(folder) / "model.engine"
-                    command = commands.build_command(
-                        tool.path, tool.version, plan, precision, model=str(graph), engine=str(engine),
-                        timing_cache=str(work / f"timing-{tool.version}.cache"),
-                        workspace_mib=workspace_mib, max_batch=max_batch,
-                    )  # fmt: skip
-                    _checked(command, seconds)
-                    if not engine.is_file():
-                        raise BuildFailed("trtexec says that it passed and wrote no engine")
-                parity = check(tool, engine, plan, golden, Path(folder), max_batch=max_batch)
-                require(parity, f"the {precision} engine")
-                if kept is None:
-                    engine = cache.put(key, engine)
+                    try:
+                        parity = _accept(tool, kept, plan, golden, here, precision, max_batch)
+                        return Built(kept, precision, parity, True, tuple(refused))
+                    except EngineError:
+                        pass  # accepted once, and not now: what it runs on has changed, so it is made anew
+                engine = here / "model.engine"
+                command = commands.build_command(
+                    tool.path, tool.version, plan, precision, model=str(graph), engine=str(engine),
+                    timing_cache=str(work / f"timing-{tool.version}.cache"),
+                    workspace_mib=workspace_mib, max_batch=max_batch,
+                )  # fmt: skip
+                _checked(command, seconds, work / f"{precision}.log")
+                if not engine.is_file():
+                    raise BuildFailed("trtexec says that it passed and wrote no engine")
+                parity = _accept(tool, engine, plan, golden, here, precision, max_batch)
+                return Built(cache.put(key, engine), precision, parity, False, tuple(refused))
         except Unhealthy as err:
             unhealthy = True
             refused.append(f"{precision}: {err}")
         except EngineError as err:
             refused.append(f"{precision}: {err}")
-        else:
-            return Built(engine, precision, parity, kept is not None, tuple(refused))
     message = f"TensorRT {tool.version} gives no usable engine: " + "; ".join(refused)
     raise (Unhealthy if unhealthy else BuildFailed)(message)
+
+
+def _accept(
+    tool: Tool, engine: Path, plan: BuildPlan, golden: Golden, work: Path, precision: str, max_batch: int
+) -> Parity:
+    parity = check(tool, engine, plan, golden, work, max_batch=max_batch)
+    require(parity, f"the {precision} engine")
+    return parity
 
 
 def check(
@@ -167,6 +179,7 @@ def check(
                 batch=len(chunk) // stride,
             ),
             RUN_SECONDS,
+            work / "run.log",
         )  # fmt: skip
         outputs = logs.outputs_of(_read(target))
         for name in plan.outputs:
@@ -198,39 +211,28 @@ def measure(tool: Tool, engine: Path, plan: BuildPlan, work: Path, *, seconds: i
             seconds=seconds,
         ),
         RUN_SECONDS + 3 * seconds,
+        work / "time.log",
     )  # fmt: skip
     latency = logs.latency_of_times(_read(times), commands.WARM_UP_MS)
     return Timing(latency, logs.by_component(logs.layers_of_profile(_read(profile)), plan.components))
 
 
-def _checked(command: Sequence[str], seconds: float) -> str:
-    code, text = _run(command, seconds)
+def _checked(command: Sequence[str], seconds: float, log: Path) -> str:
+    code, text = _run(command, seconds, log)
     logs.require_passed(text, code)
     return text
 
 
-def _run(command: Sequence[str], seconds: float) -> Tuple[int, str]:
-    """Return code and all output, bounded; the child gets no input and none of our descriptors."""
-    with tempfile.TemporaryFile() as output:
-        try:
-            done = subprocess.run(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise BuildFailed(
-                f"trtexec took longer than {seconds:g} s: {commands.describe(command)}"
-            ) from None
-        except OSError as err:
-            raise BuildFailed(f"{command[0]}: cannot be started ({err.strerror})") from err
-        size = output.seek(0, os.SEEK_END)
+def _run(command: Sequence[str], seconds: float, log: Path) -> Tuple[int, str]:
+    """Return code and what was said, bounded; the log stays for people."""
+    try:
+        done = run(list(command), log, seconds)
+    except ProgramError as err:
+        raise BuildFailed(f"{err}: {commands.describe(command)}") from None
+    with log.open("rb") as said:
         # the verdict stands at the end
-        output.seek(max(0, size - MAX_OUTPUT))
-        return done.returncode, output.read().decode("utf-8", "replace")
+        said.seek(max(0, said.seek(0, os.SEEK_END) - MAX_OUTPUT))
+        return done.code, said.read().decode("utf-8", "replace")
 
 
 def _read(path: Path) -> bytes:

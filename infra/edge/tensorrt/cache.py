@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Tuple
 
-from infra.edge.tensorrt.errors import BuildFailed
+from .errors import BuildFailed
 
 _CHUNK = 1 << 20
 _FILE = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.engine$")
@@ -48,15 +48,12 @@ class EngineCache:
 
         Raises:
             ValueError: a bound below one.
-            BuildFailed: the folder cannot be made.
+            OSError: the folder cannot be made.
         """
         if max_engines < 1 or max_bytes < 1:
             raise ValueError(f"a cache of {max_engines} engines and {max_bytes} bytes holds nothing")
         self.folder, self.max_engines, self.max_bytes = folder, max_engines, max_bytes
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as err:
-            raise BuildFailed(f"{folder}: the engine cache cannot be made ({err.strerror})") from err
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get(self, key: EngineKey) -> Optional[Path]:
         """The engine of a key, verified; None if there is none, and a damaged one is removed."""
@@ -75,7 +72,8 @@ class EngineCache:
         """Take a copy of an engine file, then make room; an older engine of the same key goes.
 
         Raises:
-            BuildFailed: it is larger than the whole cache, no plain file, empty, or cannot be written.
+            BuildFailed: it is larger than the whole cache, no plain file, or empty.
+            OSError: it cannot be written; that is the disk's fault and not the engine's.
         """
         temporary = None
         try:
@@ -96,8 +94,6 @@ class EngineCache:
             final = self.folder / f"{key.digest()}-{digest.hexdigest()}.engine"
             temporary.replace(final)
             self._sync()
-        except OSError as err:
-            raise BuildFailed(f"{self.folder}: the engine cannot be kept ({err.strerror})") from err
         finally:
             if temporary is not None:
                 _remove(temporary)

@@ -19,7 +19,7 @@ choice everywhere, and `parity` decides which engine is used.
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from infra.edge.tensorrt.plan import BuildPlan
+from .plan import BuildPlan
 
 FP16 = "fp16"
 FP32 = "fp32"

@@ -15,8 +15,8 @@ import math
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
-from infra.edge.tensorrt.commands import Version, parse_version
-from infra.edge.tensorrt.errors import BuildFailed
+from .commands import Version, parse_version
+from .errors import BuildFailed
 
 MAX_JSON_BYTES = 64 << 20
 

@@ -3,6 +3,8 @@
 Accepted are max |Δp| ≤ 0.01 over all probabilities and the same decision, gate and reason, on at least 99.9 % of the frames
 (docs/edge-protocol.md, step 7). The reference is ONNX Runtime on the very graph.
 
+Every other output of the reference (the energy) has to be there and finite: an abstention hangs on it.
+
 Standard library only, Python 3.6.
 """
 # ruff: noqa: UP006, UP035
@@ -10,7 +12,7 @@ Standard library only, Python 3.6.
 import math
 from typing import Dict, List, Mapping, NamedTuple, Sequence
 
-from infra.edge.tensorrt.errors import Unhealthy
+from .errors import Unhealthy
 
 MAX_DIFFERENCE = 0.01
 MIN_AGREEMENT = 0.999
@@ -19,7 +21,7 @@ GATE = "gate_probability"
 REASON = "reason_probabilities"
 
 Outputs = Mapping[str, Sequence[float]]
-"""Probabilities by name, flat: the gate (n,), the reasons (n · C,) row after row."""
+"""Outputs by name, flat: the gate (n,), the reasons (n · C,) row after row, the energy (n,)."""
 
 
 class Parity(NamedTuple):
@@ -43,18 +45,22 @@ def compare(reference: Outputs, found: Outputs) -> Parity:
     """Hold an engine's outputs against the reference's.
 
     Raises:
-        Unhealthy: an output is missing or has another size, or there is nothing to compare.
+        Unhealthy: an output is missing or has another size, one that is no probability is not finite, or there is nothing to
+            compare.
     """
     frames = len(reference.get(GATE, ()))
     if frames == 0:
         raise Unhealthy(f"the reference has no {GATE}: there is nothing to compare with")
-    names = [name for name in (GATE, REASON) if name in reference]
     worst, same = 0.0, [True] * frames
-    for name in names:
-        expected, got = reference[name], found.get(name)
+    for name, expected in reference.items():
+        got = found.get(name)
         if got is None or len(got) != len(expected) or len(expected) % frames:
             size = "missing" if got is None else f"{len(got)} values"
             raise Unhealthy(f"{name}: {size}, the reference has {len(expected)} for {frames} frames")
+        if name not in (GATE, REASON):
+            if not all(math.isfinite(value) for value in got):
+                raise Unhealthy(f"{name} is not finite")
+            continue
         for a, b in zip(expected, got):  # noqa: B905 - `strict` came with Python 3.10
             difference = abs(a - b)
             worst = max(worst, difference if math.isfinite(difference) else math.inf)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.edge.agent.__main__ import main, make_backend, make_store
-from infra.edge.agent.build import OnnxRuntime, TensorRT
+from infra.edge.agent.build import Fallback, OnnxRuntime
 from infra.edge.agent.config import read_config
+from infra.edge.agent.engine import TensorRT
 from infra.edge.agent.errors import ConfigError
 from infra.edge.agent.s3 import S3Store
 from infra.edge.agent.store import DirectoryStore
 from tests.infra.edge.agent.world import Device, Publisher
 
-REPO = Path(__file__).resolve().parents[4]
 GOOD: dict[str, Any] = {
     "fleet": "ward", "device": "cot-7", "hardware": "jetson-nano", "root": "root.json", "key": "device.key",
     "folder": "/var/lib/cryfed", "store": {"directory": "/mnt/stick"},
@@ -45,13 +43,16 @@ def test_what_else_there_may_be(tmp_path: Path) -> None:
     secret.write_text("s3cret\n")
     secret.chmod(0o600)
     store = {"url": "https://h:9000/b", "access_key": "k", "secret_key_file": "secret", "region": "eu"}
-    changes = {"store": store, "backend": {"trtexec": "/t", "flags": ["--fp16"]}, "poll_s": 5, "attempts": 2}
+    changes = {"store": store, "backend": {"trtexec": "/t", "workspace_mib": 256}, "poll_s": 5, "attempts": 2}
     config = read_config(_write(tmp_path, **changes))
     assert config.credentials is not None
     assert tuple(config.credentials) == ("k", "s3cret", "eu")
     assert (config.poll_s, config.attempts) == (5.0, 2)
     assert isinstance(make_store(config), S3Store)
     assert isinstance(make_backend(config), TensorRT)
+    assert config.workspace_mib == 256
+    both = read_config(_write(tmp_path, backend={"trtexec": "/t", "python": "/usr/bin/python3"}))
+    assert isinstance(make_backend(both), Fallback)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,8 @@ def test_what_else_there_may_be(tmp_path: Path) -> None:
         ({"store": {"url": "x", "directory": "y"}}, "one of them"),
         ({"store": {"url": "https://h/b", "access_key": "k"}}, "secret_key_file"),
         ({"store": {"url": "https://h/b", "access_key": "k", "secret_key_file": "none"}}, "No such file"),
-        ({"backend": {"flags": "--fp16", "trtexec": "/t"}}, "list of texts"),
+        ({"backend": {"trtexec": "/t", "flags": ["--fp16"]}}, "unknown key 'flags'"),
+        ({"backend": {"trtexec": "/t", "workspace_mib": 0}}, "at least 1"),
         ({"restart": "systemctl restart x"}, "list of texts"),
         ({"poll_s": -1}, "at least 0"),
         ({"poll_s": "1"}, "has to be a number"),
@@ -112,32 +114,6 @@ class TestCommandLine:
         seen = capsys.readouterr()
         assert json.loads(seen.out)["error"]["kind"] == "BadSignature"
         assert seen.err.startswith("refused: BadSignature: desired state:")
-
-    def test_as_a_module_from_a_folder_of_its_own(self, device: Device, tmp_path: Path) -> None:
-        """As docs/device.md installs it."""
-        import shutil
-
-        shutil.copytree(REPO / "infra/edge/agent", tmp_path / "opt/agent")
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-E",
-                "-s",
-                "-S",
-                "-m",
-                "agent",
-                "--config",
-                str(device.write_config()),
-                "--once",
-            ],
-            cwd=tmp_path / "opt",
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        )
-        assert done.returncode == 0, done.stderr
-        assert device.current is not None
 
     @pytest.mark.parametrize(
         ("break_it", "says"),

@@ -26,7 +26,7 @@ def test_the_pages_configuration_is_read(tmp_path: Path) -> None:
     (tmp_path / "store.secret").write_text("secret\n")
     (tmp_path / "store.secret").chmod(0o600)
     config = read_config(tmp_path / "agent.json")
-    assert (config.device, config.flags) == ("cot-7", ("--fp16",))
+    assert (config.device, config.trtexec) == ("cot-7", "/usr/src/tensorrt/bin/trtexec")
     assert config.credentials is not None
     assert config.credentials.secret_key == "secret"
 
@@ -41,8 +41,9 @@ def test_the_unit_starts_what_the_page_copies() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(UNIT)
     service = unit["Service"]
-    assert service["ExecStart"].endswith("-m agent --config /etc/cryfed/agent.json")
-    assert f"cp -r infra/edge/agent {service['WorkingDirectory']}/agent" in PAGE
+    assert service["ExecStart"].endswith("-m edge.agent --config /etc/cryfed/agent.json")
+    assert f"cp -r cryfed-agent/edge {service['WorkingDirectory']}/" in PAGE
+    assert "cryfed fleet agent-bundle cryfed-agent" in PAGE
     assert service["CapabilityBoundingSet"] == ""
     assert (service["NoNewPrivileges"], service["ProtectSystem"]) == ("yes", "strict")
     folder = json.loads(re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[0])["folder"]

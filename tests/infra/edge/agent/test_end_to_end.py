@@ -68,4 +68,4 @@ def test_golden_clips_of_another_graph(
     device = Device(tmp_path / "device", publisher, backend=OnnxRuntime(sys.executable))
     assert device.refusal() is None
     publisher.want(publisher.release(2, release_files(drift=0.02)))
-    refuses(device, "Unhealthy", says="differs by 0.0200")
+    refuses(device, "Unhealthy", says="differs from the reference by 0.0200")

@@ -8,18 +8,30 @@ from typing import Any
 
 import pytest
 
-from infra.edge.agent.build import Measured
 from infra.edge.agent.errors import Unhealthy
-from infra.edge.agent.health import Golden, judge, percentile, read_golden
+from infra.edge.agent.health import Measured, judge, read_golden
+from infra.edge.tensorrt.build import Golden
 
-GOLDEN = Golden([0.9, 0.2, 0.7], [[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], [-1.0, 2.0, 0.5])
+OUTPUTS: dict[str, Any] = {
+    "gate_probability": [0.9, 0.2, 0.7],
+    "reason_probabilities": [[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]],
+    "energy": [-1.0, 2.0, 0.5],
+}
+
+
+def _golden(gate: list[float], energy: list[float], reasons: list[float] | None = None) -> Golden:
+    found = {"gate_probability": gate, "energy": energy}
+    return Golden(b"", found if reasons is None else {**found, "reason_probabilities": reasons})
+
+
+GOLDEN = _golden([0.9, 0.2, 0.7], [-1.0, 2.0, 0.5], [0.6, 0.4, 0.1, 0.9, 0.5, 0.5])
 
 
 def _measured(gate: Any = None, reasons: Any = None, energy: Any = None, times: Any = (5.0,)) -> Measured:
     outputs = {
-        "gate_probability": GOLDEN.gate if gate is None else gate,
-        "reason_probabilities": GOLDEN.reasons if reasons is None else reasons,
-        "energy": GOLDEN.energy if energy is None else energy,
+        "gate_probability": OUTPUTS["gate_probability"] if gate is None else gate,
+        "reason_probabilities": OUTPUTS["reason_probabilities"] if reasons is None else reasons,
+        "energy": OUTPUTS["energy"] if energy is None else energy,
     }
     return Measured(outputs, list(times), "x")
 
@@ -32,30 +44,31 @@ def test_the_largest_difference_of_any_probability() -> None:
 
 @pytest.mark.parametrize("delta", [0.0101, -0.0101])
 def test_just_too_far(delta: float) -> None:
-    with pytest.raises(Unhealthy, match=r"differs by 0\.0101"):
+    with pytest.raises(Unhealthy, match=r"x differs from the reference by 0\.0101"):
         judge(GOLDEN, _measured([0.9 + delta, 0.2, 0.7]))
 
 
 def test_a_reason_that_changes_within_the_difference() -> None:
     """One of three frames decides otherwise: 66.67 %."""
-    with pytest.raises(Unhealthy, match=r"66\.67%"):
+    with pytest.raises(Unhealthy, match=r"66\.67 % of 3 decisions"):
         judge(GOLDEN, _measured(reasons=[[0.6, 0.4], [0.1, 0.9], [0.495, 0.505]]))
 
 
 def test_a_gate_that_changes_within_the_difference() -> None:
-    golden = Golden([0.502], [], [0.0])
-    with pytest.raises(Unhealthy, match=r"0\.00%"):
+    golden = _golden([0.502], [0.0])
+    with pytest.raises(Unhealthy, match=r"in 0\.00 % of 1 decisions"):
         judge(golden, Measured({"gate_probability": [0.498], "energy": [0.0]}, [1.0], "x"))
 
 
 def test_one_frame_in_a_thousand_may() -> None:
     gate = [0.9] * 999 + [0.5]
-    golden = Golden(gate, [], [0.0] * 1000)
+    golden = _golden(gate, [0.0] * 1000)
     found = {"gate_probability": [0.9] * 999 + [0.4999], "energy": [0.0] * 1000}
     assert judge(golden, Measured(found, [1.0], "x")).argmax_agreement == 0.999
-    found["gate_probability"] = [0.9] * 998 + [0.9, 0.4999]
-    golden = Golden([0.9] * 998 + [0.9, 0.5], [], [0.0] * 1000)
-    assert judge(golden, Measured(found, [1.0], "x")).argmax_agreement == 0.999
+    golden = _golden([0.9] * 998 + [0.5, 0.5], [0.0] * 1000)
+    found["gate_probability"] = [0.9] * 998 + [0.4999, 0.4999]
+    with pytest.raises(Unhealthy, match=r"99\.80 %"):
+        judge(golden, Measured(found, [1.0], "x"))
 
 
 @pytest.mark.parametrize(
@@ -82,10 +95,22 @@ def test_outputs_that_cannot_be_compared(bent: dict[str, Any]) -> None:
         judge(GOLDEN, _measured(**bent))
 
 
-def test_percentiles_by_nearest_rank() -> None:
-    values = [float(i) for i in range(1, 101)]
-    assert (percentile(values, 0.5), percentile(values, 0.95)) == (50.0, 95.0)
-    assert (percentile([7.0], 0.95), percentile([3.0, 1.0, 2.0], 0.5)) == (7.0, 2.0)
+def test_times_are_summed_up() -> None:
+    """Linear between neighbours: 0.95 · 100 = 95 steps above the first of 1 to 101."""
+    health = judge(GOLDEN, _measured(times=[float(i) for i in range(101, 0, -1)]))
+    assert (health.p50_ms, health.p95_ms) == (51.0, 96.0)
+
+
+def test_a_release_without_reasons_has_an_engine_without() -> None:
+    with pytest.raises(Unhealthy, match="others than the golden"):
+        judge(_golden([0.9, 0.2, 0.7], [0.0] * 3), _measured())
+
+
+def test_golden_clips_as_they_lie_in_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden/inputs.f32").write_bytes(bytes(3 * 64_000))
+    (tmp_path / "golden/outputs.json").write_text(json.dumps(OUTPUTS))
+    assert read_golden(tmp_path) == GOLDEN._replace(waves=bytes(3 * 64_000))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Looks like `trtexec` to whoever starts it: command line, exit status, log lines, files. It runs no network.
 
-Its "model" is a small JSON object, its "engine" that object behind a word of its own; the outputs follow from the first
-samples of each frame and from `gain`. It shows that the agent calls, waits, reads and refuses as it should, and nothing
-about TensorRT.
+    trtexec.py VERSION --onnx=… | --loadEngine=…
+
+Its "model" is a small JSON object, its "engine" that object behind a word of its own and the version, which another version
+refuses; the outputs follow from the first samples of each frame and from `gain`. It shows that the agent calls, waits, reads
+and refuses as it should, and nothing about TensorRT. Options by version: `tests/infra/edge/tensorrt/lookalike.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 FRAME_SAMPLES = 16000
-_ENGINE = b"ENGINE "
+BANNERS = {"8.2.1": "v8201", "8.5.2": "v8502", "10.3.0": "v100300", "11.1.0": "v110100"}
+STAMP = "[10/05/2025-10:46:31] [E] "
 
 
 def outputs(model: bytes, inputs: bytes) -> dict[str, list[Any]]:
@@ -35,56 +38,58 @@ def outputs(model: bytes, inputs: bytes) -> dict[str, list[Any]]:
 
 def main() -> int:
     """The command line of `trtexec`, as far as the agent uses it."""
-    given = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
-    print("&&&& RUNNING TensorRT.trtexec [TensorRT v8201] #", " ".join(sys.argv))
-    if "onnx" in given:
-        return _build(given)
-    engine = Path(given["loadEngine"]).read_bytes()
-    if not engine.startswith(_ENGINE):
-        return _fail("[E] Error[1]: [stdArchiveReader.cpp::StdArchiveReader::30] Magic tag does not match")
+    version = sys.argv[1]
+    given = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[2:])
+    name = f"TensorRT.trtexec [TensorRT {BANNERS[version]}] # trtexec {' '.join(sys.argv[2:])[:200]}"
+    print(f"&&&& RUNNING {name}", flush=True)
+    if "help" in given:
+        return 0
+    error = _build(given, version) if "onnx" in given else _run(given, version)
+    if error:
+        print(STAMP + error)
+    print(f"&&&& {'FAILED' if error else 'PASSED'} {name}")
+    return int(error is not None)
+
+
+def _run(given: dict[str, str], version: str) -> str | None:
+    head, _, model = Path(given["loadEngine"]).read_bytes().partition(b"\n")
+    if head != b"ENGINE " + version.encode():
+        return "Error[1]: [stdArchiveReader.cpp::StdArchiveReader::30] Magic tag does not match"
+    if "exportTimes" in given:
+        rows = [{"startComputeMs": 500 + 20 * i, "latencyMs": 8.0 + 0.1 * i} for i in range(51)]
+        Path(given["exportTimes"]).write_text(json.dumps(rows))
+        profile = [{"count": 51}, {"name": "/net/gate/Gemm", "averageMs": 7.5}]
+        Path(given["exportProfile"]).write_text(json.dumps(profile))
+        return None
     name, _, path = given["loadInputs"].partition(":")
     inputs = Path(path).read_bytes()
     wanted = f"{name}:{len(inputs) // (4 * FRAME_SAMPLES)}x{FRAME_SAMPLES}"
     if name != "waveform" or given["shapes"] != wanted:
-        return _fail(f"[E] shapes {given['shapes']} do not fit the inputs, which are {wanted}")
-    rule = json.loads(engine[len(_ENGINE) :])
-    rule["drift"] = rule.pop("engine_drift", 0.0)
-    found = outputs(json.dumps(rule).encode(), inputs)
-    count = len(found["energy"])
+        return f"shapes {given['shapes']} do not fit the inputs, which are {wanted}"
+    found = outputs(model, inputs)
     tensors = [
         {
             "name": name,
-            "dimensions": f"{count}x{len(rows[0])}" if isinstance(rows[0], list) else str(count),
+            "dimensions": f"{len(rows)}x{len(rows[0]) if isinstance(rows[0], list) else 1}",
             "values": [x for row in rows for x in (row if isinstance(row, list) else [row])],
         }
         for name, rows in found.items()
     ]
     Path(given["exportOutput"]).write_text(json.dumps(tensors))
-    times = [{"latencyMs": 8.0 + 0.1 * i, "computeMs": 7.5} for i in range(int(given["iterations"]))]
-    Path(given["exportTimes"]).write_text(json.dumps(times))
-    print("&&&& PASSED TensorRT.trtexec [TensorRT v8201]")
-    return 0
+    return None
 
 
-def _build(given: dict[str, str]) -> int:
-    model = Path(given["onnx"]).read_bytes()
-    rule = json.loads(model)
-    if "build_seconds" in rule:
-        time.sleep(rule["build_seconds"])
-    if rule.get("unsupported"):
-        print("[I] [TRT] No importer registered for op: LayerNormalization")
-        return _fail(
-            "[E] [TRT] ModelImporter.cpp:773: ERROR: No importer registered for op: LayerNormalization"
-        )
-    Path(given["saveEngine"]).write_bytes(_ENGINE + model)
-    print("&&&& PASSED TensorRT.trtexec [TensorRT v8201]")
-    return 0
-
-
-def _fail(line: str) -> int:
-    print(line)
-    print("&&&& FAILED TensorRT.trtexec [TensorRT v8201]")
-    return 1
+def _build(given: dict[str, str], version: str) -> str | None:
+    rule = json.loads(Path(given["onnx"]).read_bytes())
+    time.sleep(rule.get("build_seconds", 0))
+    if rule.get("unsupported") or version in rule.get("unsupported_by", []):
+        return "ModelImporter.cpp:773: ERROR: No importer registered for op: LayerNormalization"
+    rule["drift"] = rule.get(
+        "fp16_drift" if "fp16" in given else "engine_drift", rule.get("engine_drift", 0.0)
+    )
+    engine = b"ENGINE " + version.encode() + b"\n" + json.dumps(rule).encode()
+    Path(given["saveEngine"]).write_bytes(engine)
+    return None
 
 
 if __name__ == "__main__":

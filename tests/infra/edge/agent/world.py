@@ -21,15 +21,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.digest import canonical_json, digest_bytes
 from infra.edge.agent.agent import Agent, Identity
-from infra.edge.agent.build import Backend, Measured, TensorRT
+from infra.edge.agent.build import Backend, Runtime
 from infra.edge.agent.config import Config
 from infra.edge.agent.disk import Disk
 from infra.edge.agent.documents import time_text
+from infra.edge.agent.engine import Board, TensorRT
+from infra.edge.agent.health import Measured
 from infra.edge.agent.openssl import OpenSSL
 from infra.edge.agent.report import Status
 from infra.edge.agent.service import Service
 from infra.edge.agent.store import DirectoryStore, Store
 from infra.edge.release import BundledFile, BundleManifest, DataProvenance
+from infra.edge.tensorrt.plan import COMPONENTS, BuildPlan
 from tests.infra.edge.agent import trtexec
 
 FLEET, DEVICE, HARDWARE = "ward", "cot-7", "jetson-nano"
@@ -37,6 +40,15 @@ NOW = 1_800_000_000.0
 DAY = 86_400.0
 FRAMES = 4
 ROLES = ("root", "release", "clinical", "fleet")
+BOARD = Board("nvidia,tegra210", "R32.6.1")
+PLAN = BuildPlan(
+    "waveform",
+    16_000,
+    True,
+    ("gate_probability", "energy", "reason_probabilities"),
+    ("/net/norm/Sqrt",),
+    {**dict.fromkeys(COMPONENTS, ()), "heads": ("/net/norm/Sqrt", "/net/gate/Gemm")},
+)
 
 Key = ec.EllipticCurvePrivateKey
 
@@ -107,6 +119,7 @@ def bundle_files(*, frames: int = FRAMES, padding: int = 0, **rule: Any) -> dict
         "model.onnx": model,
         "golden/inputs.f32": inputs,
         "golden/outputs.json": json.dumps(trtexec.outputs(model, inputs)).encode(),
+        "tensorrt.json": PLAN.to_json(),
     }
 
 
@@ -241,7 +254,7 @@ class Publisher:
         return data
 
 
-class InProcess(Backend):
+class InProcess(Runtime):
     """The look-alike's rule without its process."""
 
     name = "in process"
@@ -254,7 +267,7 @@ class InProcess(Backend):
         self.builds += 1
 
     def run(self, bundle: Path, built: Path) -> Measured:
-        """See `Backend`."""
+        """See `Runtime`."""
         model, inputs = (bundle / n for n in ("model.onnx", "golden/inputs.f32"))
         found = trtexec.outputs(model.read_bytes(), inputs.read_bytes())
         return Measured(found, [8.0, 9.0, 10.0], self.name)
@@ -366,7 +379,7 @@ class Device:
             "key": "device.key",
             "folder": "state",
             "store": {"directory": str(self.publisher.folder)},
-            "backend": {"trtexec": str(lookalike(self.folder)), "flags": ["--fp16"]},
+            "backend": {"trtexec": str(lookalike(self.folder))},
             "keep_free": 0,
             **changes,
         }
@@ -375,21 +388,18 @@ class Device:
         return path
 
 
-def lookalike(folder: Path) -> Path:
-    """A program that looks like `trtexec`."""
+def lookalike(folder: Path, version: str = "8.2.1") -> Path:
+    """A program that looks like `trtexec` of a version; made over it is another version's."""
     program = folder / "trtexec"
-    if not program.exists():
-        script = Path(trtexec.__file__)
-        program.write_text(
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(script))} "$@"\n'
-        )
-        program.chmod(0o755)
+    line = [sys.executable, "-I", "-S", trtexec.__file__, version]
+    program.write_text(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, line))} "$@"\n')
+    program.chmod(0o755)
     return program
 
 
 def tensorrt(folder: Path, **changes: Any) -> TensorRT:
     """The real backend over the look-alike."""
-    return TensorRT(str(lookalike(folder)), ["--fp16"], **changes)
+    return TensorRT(str(lookalike(folder)), folder / "tensorrt", **{"board": lambda: BOARD, **changes})
 
 
 def settled(folder: Path, **changes: Any) -> tuple[Publisher, Device, str]:

@@ -71,6 +71,17 @@ def test_other_sizes_are_refused(found: dict[str, list[float]]) -> None:
         compare(outputs([0.1, 0.2], [0.5] * 4), found)
 
 
+def test_the_energy_has_to_be_there_and_finite() -> None:
+    """It is no probability, so how far it is off says nothing; an abstention hangs on it all the same."""
+    reference = {"gate_probability": [0.2], "energy": [-3.0]}
+    assert compare(reference, {**reference, "energy": [5.0]}) == Parity(0.0, 1.0, 1)
+    for energy in ([math.inf], [math.nan]):
+        with pytest.raises(Unhealthy, match="energy is not finite"):
+            compare(reference, {**reference, "energy": energy})
+    with pytest.raises(Unhealthy, match="energy: missing"):
+        compare(reference, {"gate_probability": [0.2]})
+
+
 def test_nothing_to_compare() -> None:
     with pytest.raises(Unhealthy, match="nothing to compare"):
         compare({}, outputs([0.1]))

@@ -1,4 +1,7 @@
-"""Programs that the agent starts: bounded in time and output, ended with all their children."""
+"""Programs that a device starts: bounded in time, ended with all their children, what they say in a file.
+
+Standard library only, Python 3.6: a device has this file beside `agent` and `tensorrt`.
+"""
 
 import contextlib
 import os
@@ -7,12 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import List, NamedTuple, Optional
 
-from .errors import AgentError
-
 _TAIL_BYTES = 4000
 
 
-class ProgramError(AgentError):
+class ProgramError(Exception):
     """A program cannot be started, or does not end in time."""
 
 
