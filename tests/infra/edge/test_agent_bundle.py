@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from cryfed.cli.fleet import app
 from infra.edge.agent_bundle import SUMS, write_agent
+from infra.edge.bundle import Bundle
 from models.errors import OutputError
-from tests.infra.edge.agent.world import Device, Publisher, bundle_files
+from tests.infra.edge.agent.world import Device, Publisher
 from tests.releases import export_tiny, make_whole_bundle
 
 # nothing of the environment, of the user's packages or of the site's, and the tree alone in front of the standard library
@@ -51,16 +52,16 @@ def poll(tree: Path, device: Device, folder: Path, **config: Any) -> dict[str, A
     return dict(json.loads(done.stdout))
 
 
-def ready(folder: Path, files: dict[str, bytes]) -> tuple[Device, str]:
+def ready(folder: Path, bundle: Bundle | None = None) -> tuple[Device, str]:
     """A device that is asked for its first release, at a time that every clock accepts."""
     publisher = Publisher(folder / "store")
-    digest = publisher.release(1, files)
+    digest = publisher.release(1) if bundle is None else publisher.release_bundle(1, bundle)
     publisher.want(digest, expires="2099-01-01T00:00:00Z")
     return Device(folder / "device", publisher), digest
 
 
 def test_an_installation_with_trtexec(tree: Path, tmp_path: Path) -> None:
-    device, digest = ready(tmp_path, bundle_files())
+    device, digest = ready(tmp_path)
     status = poll(tree, device, tmp_path)
     assert (status["state"], status["release"], status["slot"]) == ("running", digest, "a")
     assert status["health"]["backend"] == "tensorrt 8.2.1 fp16"
@@ -74,9 +75,10 @@ def test_an_installation_with_trtexec(tree: Path, tmp_path: Path) -> None:
 def test_an_installation_with_onnx_runtime(tree: Path, tmp_path: Path) -> None:
     """Of a whole bundle as the pipeline exports it; the interpreter of ONNX Runtime is not the agent's."""
     bundle = make_whole_bundle(tmp_path / "bundle", export_tiny(tmp_path / "model.onnx"))
-    device, digest = ready(tmp_path, {name: bundle.read(name) for name in bundle.manifest.files})
+    device, digest = ready(tmp_path, bundle)
     status = poll(tree, device, tmp_path, backend={"python": sys.executable})
     assert (status["state"], status["release"]) == ("running", digest)
+    assert digest == bundle.digest
     assert status["health"]["backend"].startswith("onnxruntime 1.")
     assert status["health"]["max_difference"] < 1e-5
     assert device.current == digest

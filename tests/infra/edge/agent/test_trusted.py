@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.edge.agent.errors import ConfigError
+from infra.edge.agent.errors import ConfigError, Refused
 from infra.edge.agent.trusted import Trusted
+from infra.edge.trust.trusted import Device
+from tests import fleets
+from tests.fleets import Offer
 from tests.infra.edge.agent.world import DEVICE, FLEET, HARDWARE, NOW, Publisher, verify
+from tests.refusals import DEVICE as REFUSING
+from tests.refusals import REFUSALS
 
 
 @pytest.fixture
@@ -93,3 +98,31 @@ def test_a_root_that_is_none(publisher: Publisher, root: bytes) -> None:
 def test_another_fleets_root(publisher: Publisher) -> None:
     with pytest.raises(ConfigError, match="belongs to elsewhere"):
         _trusted(publisher, fleet="elsewhere")
+
+
+def _follow(offer: Offer, device: Device = REFUSING, days: float = 0) -> None:
+    """Everything up to the sign-off."""
+    trusted = Trusted(
+        fleets.FLEET, device.name, device.hardware, verify, offer.roots[0], None, desired_floor=device.desired
+    )
+    trusted.begin(fleets.NOW.timestamp() + days * 86_400)
+    for data in offer.roots[1:]:
+        trusted.add_root(data)
+    trusted.finish_roots()
+    assert trusted.add_desired(offer.desired) is not None
+    trusted.add_release(offer.release, device.running)
+    trusted.add_signoff(offer.signoff)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_it_refuses_what_the_fleet_refuses_and_as_the_same(name: str) -> None:
+    """The two readers share no code; `tests/infra/edge/trust/test_trusted.py` holds the other against the same offers."""
+    case = REFUSALS[name]()
+    with pytest.raises(Refused) as caught:
+        _follow(case.offer, case.device, case.days)
+    assert caught.value.kind == case.kind.__name__, caught.value
+
+
+def test_and_takes_what_the_fleet_takes() -> None:
+    assert len(REFUSALS) == 29
+    _follow(Offer())

@@ -31,6 +31,7 @@ from infra.edge.agent.openssl import OpenSSL
 from infra.edge.agent.report import Status
 from infra.edge.agent.service import Service
 from infra.edge.agent.store import DirectoryStore, Store
+from infra.edge.bundle import Bundle
 from infra.edge.release import BundledFile, BundleManifest, DataProvenance
 from infra.edge.tensorrt.plan import COMPONENTS, BuildPlan
 from tests.infra.edge.agent import trtexec
@@ -230,6 +231,12 @@ class Publisher:
         self.put(self.key(f"releases/{digest}"), seal("release", document, self.keys["release"]))
         self.signoff(digest)
         return digest
+
+    def release_bundle(self, number: int, bundle: Bundle) -> str:
+        """Publish and sign off a real bundle under its own manifest; its digest."""
+        own = bundle.manifest.model_dump(mode="json", exclude={"info"})
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        return self.release(number, files, manifest=lambda made: made.update(own))
 
     def signoff(self, digest: str, *, keys: Sequence[Key] | None = None, **changes: Any) -> None:
         """Sign a release off."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from infra.digest import canonical_json, digest_bytes
+from infra.digest import digest_bytes
 from infra.edge.release import BundledFile, BundleManifest, DataProvenance
 from infra.edge.trust.documents import ManifestReference, ReleaseDocument, Ring, RootDocument
-from infra.edge.trust.envelope import Envelope, sign
+from infra.edge.trust.envelope import Envelope
 from infra.edge.trust.trusted import MAX_LEAP, Device, TrustedFleet, TrustedRoot, open_manifest
 from models.errors import (
     BadSignature,
@@ -34,14 +34,12 @@ from tests.fleets import (
     Offer,
     desired,
     envelope,
-    key,
     release,
     root,
     signed,
     signoff,
 )
-
-DEVICE = Device("device-1", "jetson-nano", desired=1, running=3)
+from tests.refusals import DEVICE, REFUSALS
 
 
 def follow(offer: Offer, device: Device = DEVICE, days: float = 0) -> TrustedFleet:
@@ -117,83 +115,12 @@ def test_steps_out_of_order_are_bugs() -> None:
         view.update_desired(offer.desired)
 
 
-REFUSALS: dict[str, tuple[type[TrustError], Callable[[], Any]]] = {
-    "arbitrary software": (BadSignature, lambda: follow(Offer(release=signed(release(), "mallory")))),
-    "malicious mirror, no signature": (BadSignature, lambda: follow(Offer(release=signed(release())))),
-    "another role's key": (BadSignature, lambda: follow(Offer(release=signed(release(), "fleet-1")))),
-    "a release as a sign-off": (NoSignOff, lambda: follow(Offer(signoff=signed(release(), "clinical-1")))),
-    "rubbish": (BadSignature, lambda: follow(Offer(desired=b"<html>502</html>"))),
-    "desired state set back": (Rollback, lambda: follow(Offer(), Device("device-1", "any", desired=2))),
-    "release set back": (Rollback, lambda: follow(Offer(), Device("device-1", "any", running=4))),
-    "desired state leaps": (
-        FastForward,
-        lambda: follow(Offer(desired=signed(desired(MAX_LEAP + 2), "fleet-1"))),
-    ),
-    "release leaps": (
-        FastForward,
-        lambda: follow(Offer(release=signed(release(number=MAX_LEAP + 4), "release-1"))),
-    ),
-    "freeze": (Expired, lambda: follow(Offer(), days=31)),
-    "freeze at the very second": (Expired, lambda: follow(Offer(), days=30)),
-    "release lapsed": (Expired, lambda: follow(Offer(release=signed(release(days=1), "release-1")), days=2)),
-    "sign-off lapsed": (Expired, lambda: follow(Offer(signoff=signed(signoff(days=1), "clinical-1")), days=2)),
-    "root lapsed": (Expired, lambda: follow(Offer(roots=[signed(root(days=1), "root-1")]), days=2)),
-    "endless data": (TooLarge, lambda: follow(Offer(desired=b"{" + b" " * (2 * 2**20)))),
-    "root withheld": (MixAndMatch, lambda: follow(Offer(desired=signed(desired(root=2), "fleet-1")))),
-    "another release": (
-        MixAndMatch,
-        lambda: follow(Offer(release=signed(release(release="c" * 64), "release-1"))),
-    ),
-    "another fleet": (WrongSoftware, lambda: follow(Offer(desired=signed(desired(fleet="b"), "fleet-1")))),
-    "another fleet's release": (
-        WrongSoftware,
-        lambda: follow(Offer(release=signed(release(fleet="b"), "release-1"))),
-    ),
-    "other hardware": (
-        WrongSoftware,
-        lambda: follow(Offer(release=signed(release(hardware=("orin",)), "release-1"))),
-    ),
-    "another protocol": (WrongSoftware, lambda: follow(Offer(desired=_raw(desired(), "version", "3")))),
-    "unknown key": (Extraneous, lambda: follow(Offer(desired=_raw(desired(), "force", True)))),
-    "device listed twice": (Extraneous, lambda: follow(Offer(desired=_listed_twice()))),
-    "no sign-off": (NoSignOff, lambda: follow(Offer(signoff=None))),
-    "sign-off of another release": (
-        NoSignOff,
-        lambda: follow(Offer(signoff=signed(signoff(release="c" * 64), "clinical-1"))),
-    ),
-    "sign-off for another fleet": (
-        NoSignOff,
-        lambda: follow(Offer(signoff=signed(signoff(fleet="b"), "clinical-1"))),
-    ),
-    "sign-off by nobody": (NoSignOff, lambda: follow(Offer(signoff=signed(signoff(), "fleet-1")))),
-    "key compromise": (
-        KeyRevoked,
-        lambda: follow(Offer(roots=[Offer().roots[0], signed(root(2, release=["release-2"]), "root-1")])),
-    ),
-    "clinician has left": (
-        KeyRevoked,
-        lambda: follow(Offer(roots=[Offer().roots[0], signed(root(2, clinical=["clinical-2"]), "root-1")])),
-    ),
-}  # fmt: skip
-
-
-def _raw(document: Any, name: str, value: Any) -> bytes:
-    """A document that our own classes would not make, signed all the same."""
-    raw = {**document.model_dump(mode="json"), name: value}
-    return sign(document.payload_type(), canonical_json(raw), [key("fleet-1")]).to_bytes()
-
-
-def _listed_twice() -> bytes:
-    rings = [{"release": RELEASE, "devices": ["device-1"]}, {"release": "c" * 64, "devices": ["device-1"]}]
-    return _raw(desired(), "rings", rings)
-
-
 @pytest.mark.parametrize("name", REFUSALS)
 def test_each_refusal_is_an_error_of_its_own(name: str) -> None:
-    kind, attack = REFUSALS[name]
+    case = REFUSALS[name]()
     with pytest.raises(TrustError) as caught:
-        attack()
-    assert type(caught.value) is kind, caught.value
+        follow(case.offer, case.device, case.days)
+    assert type(caught.value) is case.kind, caught.value
 
 
 def test_a_refusal_changes_nothing() -> None:
