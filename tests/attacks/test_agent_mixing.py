@@ -212,7 +212,7 @@ class TestExtraneous:
         publisher.want(publisher.release(6))
         assert device.refusal() is None
         found = {p.name for p in (device.config.folder / "current" / "bundle").rglob("*") if p.is_file()}
-        assert found == {"manifest.json", "model.onnx", "inputs.f32", "outputs.json"}
+        assert found == {"manifest.json", "model.onnx", "inputs.f32", "outputs.json", "tensorrt.json"}
 
 
 class TestNoSignOff:
