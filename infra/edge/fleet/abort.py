@@ -73,12 +73,17 @@ def slow_at(n: int, rule: AbortRule) -> int | None:
     """Devices of n that must have become slower than `rule.slower` for a stop; None where n is too small for any verdict."""
     if 0.5**n > rule.level:
         return None
-    tail, count = 0.0, n + 1
+    tail, ways, count = (
+        0,
+        1,
+        n + 1,
+    )  # both in units of 2⁻ⁿ: ways that `count - 1` of n can be slower, and as many or more
     while count > 0:
-        tail += math.comb(n, count - 1) / 2**n
-        if tail > rule.level:
+        tail += ways
+        if tail / 2**n > rule.level:
             break
         count -= 1
+        ways = ways * count // (n - count + 1)
     return count
 
 
