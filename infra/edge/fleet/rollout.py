@@ -158,13 +158,16 @@ def published(rollout: Rollout, version: int, reports: Mapping[str, Report], now
         return rollout
     if rollout.phase is Phase.ROLLING_BACK:
         return replace(rollout, undone=version, opened=now)
-    before = 0 if not rollout.ring else rollout.rings[rollout.ring - 1].until
+    # a ring that was passed over opens with the one that follows it: its devices are asked now, and not before
+    opened = sum(v is not None for v in rollout.asked)
+    before = rollout.rings[opened - 1].until if opened else 0
     fresh = {d.id for d in rollout.asked_devices[before:]}
     devices = tuple(
         replace(d, report=max(d.report, reports[d.id].version)) if d.id in fresh and d.id in reports else d
         for d in rollout.devices
     )
-    return replace(rollout, devices=devices, asked=(*rollout.asked[:-1], version), opened=now)
+    asked = tuple(version if v is None else v for v in rollout.asked)
+    return replace(rollout, devices=devices, asked=asked, opened=now)
 
 
 def advance(rollout: Rollout, reports: Mapping[str, Report], now: float) -> Step:
@@ -240,8 +243,8 @@ def _widen(rollout: Rollout, count: Tally, now: float) -> Step:
         return Step(done, Decision.END, why)
     why = f"{_ring(rollout)} passed; {count}"
     logged = _log(rollout, Decision.WIDEN, why, now)
-    skipped = [rollout.asked[-1]] * (following - rollout.ring - 1)
-    wider = replace(logged, ring=following, asked=(*rollout.asked, *skipped, None))
+    unpublished_yet = [None] * (following - rollout.ring)
+    wider = replace(logged, ring=following, asked=(*rollout.asked, *unpublished_yet))
     return Step(wider, Decision.WIDEN, why)
 
 

@@ -70,6 +70,27 @@ def test_one_failure_of_the_5_percent_asks_for_a_second_sample() -> None:
     assert (done.phase, done.rings[done.ring].until) == (Phase.ROLLED_BACK, 100)
 
 
+def test_what_a_device_of_a_ring_passed_over_refused_before_is_no_evidence() -> None:
+    """The 10 % are asked with the 25 %. What they refused while only 5 % were asked is about another desired state."""
+    fleet = Fleet(1000, obedient)
+    later = [d.id for d in fleet.begin().devices][60:70]
+    fleet.step()
+    while fleet.rollout.rings[fleet.rollout.ring].name != "5 %":
+        fleet.step()
+    for device in later:
+        fleet.reports[device] = replace(
+            fleet.reports[device], version=2, desired=1, state="refused", error="Expired", message="clock"
+        )
+    fleet.answer = lambda d, r: None if d in later else obedient(d, r)
+    while fleet.rollout.rings[fleet.rollout.ring].name == "5 %":
+        fleet.step()
+    fleet.step()
+    assert fleet.rollout.rings[fleet.rollout.ring].name == "25 %"
+    assert fleet.rollout.phase is Phase.ROLLING
+    assert not [d.id for d in fleet.rollout.devices if d.result is Result.FAILED]
+    assert fleet.rollout.asked == (2, 3, 4, 4)
+
+
 def test_it_stops_at_the_failure_that_decides_without_waiting_for_the_rest() -> None:
     fleet = Fleet(1000, obedient)
     first = [d.id for d in fleet.begin().devices]
