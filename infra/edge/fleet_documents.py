@@ -161,11 +161,15 @@ class FleetDocuments:
         found = self._find(self._desired_key)
         return found is None or _present(trust, DesiredDocument, found.data).binding
 
-    def put_desired(self, trust: TrustedRoot, envelope: Envelope, *, floor: int = 0) -> DesiredDocument:
+    def put_desired(
+        self, trust: TrustedRoot, envelope: Envelope, *, floor: int = 0, over: str | None = None
+    ) -> DesiredDocument:
         """Replace the desired state by the next one.
 
         Args:
             floor: highest version that a device is known to have accepted; a store that holds an older one was set back.
+            over: tag of the desired state that the new one was made from ("": there was none); None: made from nothing, so
+                whatever lies there may go.
 
         Raises:
             TrustError: no device would believe it.
@@ -173,7 +177,9 @@ class FleetDocuments:
         """
         data = envelope.to_bytes()
         document = trust.open(DesiredDocument, data, "the new desired state")
-        self._put_next(trust, DesiredDocument, self._desired_key, data, document.version, floor=floor)
+        self._put_next(
+            trust, DesiredDocument, self._desired_key, data, document.version, floor=floor, over=over
+        )
         return document
 
     # ---- inventory and reports
@@ -248,10 +254,13 @@ class FleetDocuments:
         version: int,
         *,
         floor: int = 0,
+        over: str | None = None,
     ) -> None:
         found = self._find(key)
         if found is not None and found.data == data:
             return
+        if over is not None and over != ("" if found is None else found.etag):
+            raise ConflictError(f"{key} was changed by another writer since it was read: read it again")
         present = _NOTHING if found is None else _present(trust, model, found.data)
         if version <= floor or (present.binding and version != max(floor, present.version) + 1):
             raise ConflictError(

@@ -239,6 +239,7 @@ def set_desired(
     keys: Iterable[PrivateKey],
     *,
     floor: int = 0,
+    over: str | None = None,
     version: int | None = None,
     now: datetime,
     days: float = DESIRED_DAYS,
@@ -247,6 +248,7 @@ def set_desired(
 
     Args:
         floor: highest version that a device is known to have accepted.
+        over: tag of the desired state that `rings` were made from; see `FleetDocuments.put_desired`.
         version: one to begin with again, after all keys of the role were exchanged and devices have forgotten theirs; default:
             one higher than the present and the floor. What a retired key drove beyond any device's reach does not count.
 
@@ -263,7 +265,7 @@ def set_desired(
         now=now,
         days=days,
     )
-    return documents.put_desired(trust, _signed(document, trust, keys), floor=floor)
+    return documents.put_desired(trust, _signed(document, trust, keys), floor=floor, over=over)
 
 
 def _next_version(documents: FleetDocuments, trust: TrustedRoot, floor: int) -> int:

@@ -25,6 +25,10 @@ from models.errors import ConflictError, WrongSoftware
 
 PAYLOAD_TYPE: Final = "application/vnd.cryfed.rollout+json"
 
+_OVERTAKEN: Final = (
+    "rollout {} is driven by another process, which was first: let it, or stop it and run this again"
+)
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -81,20 +85,36 @@ def save(
             raise ConflictError(
                 f"a rollout of {rollout.fleet} began just now: run the command again to follow it"
             )
-        found = store.stat(key)
-        etag = found.etag if found else ""
+        found = store.find(key, max_bytes=MAX_ENVELOPE_BYTES)
+        if found is None or found.data != data:  # its tag would let us overwrite what was decided since
+            raise ConflictError(_OVERTAKEN.format(rollout.id))
+        etag = found.etag
     else:
+        if before.rollout.phase.over and before.rollout.number != rollout.number:
+            _file(store, before.rollout, keys)  # whoever ended it may have been killed before that
         try:
             etag = store.replace_if_match(key, data, before.etag)
         except ConflictError:
-            raise ConflictError(
-                f"rollout {rollout.id} is driven by another process, which was first: let it, or stop it and run this again"
-            ) from None
+            raise ConflictError(_OVERTAKEN.format(rollout.id)) from None
     if rollout.phase.over:
-        store.put_if_absent(
-            f"fleets/{check_name('fleet', rollout.fleet)}/rollouts/{rollout.number}.json", data
-        )
+        _file(store, rollout, keys)
     return Stored(rollout, etag)
+
+
+def _file(store: ObjectStore, rollout: Rollout, keys: Sequence[PrivateKey]) -> None:
+    data = sign(PAYLOAD_TYPE, canonical_json(rollout.to_json()), keys).to_bytes()
+    store.put_if_absent(f"fleets/{check_name('fleet', rollout.fleet)}/rollouts/{rollout.number}.json", data)
+
+
+def require_present(store: ObjectStore, stored: Stored) -> None:
+    """Whether this is still what the store has: whoever acts on a decision asks, after reading what it is to change.
+
+    Raises:
+        ConflictError: another process has decided since.
+    """
+    found = store.stat(_key(stored.rollout.fleet))
+    if found is None or found.etag != stored.etag:
+        raise ConflictError(_OVERTAKEN.format(stored.rollout.id))
 
 
 def _key(fleet: str) -> str:

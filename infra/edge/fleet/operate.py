@@ -23,9 +23,9 @@ from infra.edge.fleet import ledger, rollout
 from infra.edge.fleet.ledger import Stored
 from infra.edge.fleet.reports import Reports
 from infra.edge.fleet.rollout import Step
-from infra.edge.fleet.state import MAX_DEVICES, Assignment, Policy, Report, Rollout
+from infra.edge.fleet.state import MAX_DEVICES, Assignment, Phase, Policy, Report, Rollout
 from infra.edge.fleet.view import FleetView, look
-from infra.edge.fleet_documents import FleetDocuments
+from infra.edge.fleet_documents import FleetDocuments, Opened
 from infra.edge.fleet_home import FleetHome
 from infra.edge.fleet_signing import holding, set_desired
 from infra.edge.trust.documents import (
@@ -62,6 +62,7 @@ class Listed:
     version: int
     devices: Mapping[str, Assignment]
     expires: datetime = _AT_ANY_TIME
+    etag: str = ""
 
 
 class Driver:
@@ -203,7 +204,7 @@ class Driver:
         listed = self.listed(trust)
         if not listed.version or (not force and listed.expires - self._now() > _RENEW_BEFORE):
             return False
-        self._set(trust, listed.devices, _seen(self.reports.read(), listed.version))
+        self._set(trust, listed.devices, listed, _seen(self.reports.read(), listed.version))
         if self._adopt and self._stored is not None:
             self._save(self._stored.rollout)
         return True
@@ -222,27 +223,30 @@ class Driver:
         aged.now = _AT_ANY_TIME
         try:
             found = self.documents.find_desired(aged)
-            document = None if found is None else found.document
         except KeyRevoked:
             if not self._adopt:
                 raise
-            document = self._adopted(trust)
-        if document is None:
+            found = self._adopted(trust)
+        if found is None:
             return Listed(0, {})
-        return Listed(document.version, listing(document), document.expires)
+        document = found.document
+        return Listed(document.version, listing(document), document.expires, found.etag)
 
-    def _adopted(self, trust: TrustedRoot) -> DesiredDocument:
+    def _adopted(self, trust: TrustedRoot) -> Opened[DesiredDocument]:
         """The desired state that keys signed which the role has lost since."""
         key = f"fleets/{self.fleet}/desired.json"
+        found = self.store.find(key, max_bytes=MAX_ENVELOPE_BYTES)
+        if found is None:
+            raise ConflictError(f"{key} was removed since it was read: read it again")
         payload = verify(
-            Envelope.parse(self.store.get(key, max_bytes=MAX_ENVELOPE_BYTES), key),
+            Envelope.parse(found.data, key),
             DesiredDocument.payload_type(),
             [*trust.root.role_keys("fleet"), *trust.retired_keys("fleet")],
             trust.root.threshold("fleet"),
             role="fleet",
             where=key,
         )
-        return parse(DesiredDocument, payload, key)
+        return Opened(parse(DesiredDocument, payload, key), found.data, found.etag)
 
     def _require_way_back(
         self, devices: Sequence[str], reports: Mapping[str, Report], listed: Mapping[str, Assignment]
@@ -264,31 +268,42 @@ class Driver:
                 )
 
     def _publish(self, reports: Mapping[str, Report]) -> int:
-        """Make the desired state say what the rollout wants; its version."""
+        """Make the desired state say what the rollout wants; its version.
+
+        Another process may decide at any moment (`cryfed fleet stop`), and what it publishes must not be overwritten by what was
+        decided before: the desired state is read, then this rollout is seen to be the present one, then exactly what was read is
+        replaced. Whoever decides after that has to replace something, too: so a way back is always written, never found done.
+        """
+        assert self._stored is not None
         mine = {d.id for d in self.rollout.devices}
+        back = self.rollout.phase is Phase.ROLLING_BACK
         for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
             trust = self.trust()
             listed = self.listed(trust)
+            ledger.require_present(self.store, self._stored)
             others = {d: entry for d, entry in listed.devices.items() if d not in mine}
             wanted = rollout.wanted(self.rollout, others)
             # devices may have seen a higher version than a store that was set back shows
             floor = _seen(reports, listed.version)
-            if wanted == listed.devices and listed.version >= floor and listed.expires > self._now():
+            done = wanted == listed.devices and listed.version >= floor and listed.expires > self._now()
+            if done and not back:
                 return listed.version
             try:
-                return self._set(trust, wanted, floor)
+                return self._set(trust, wanted, listed, floor)
             except ConflictError:
                 if attempt == _PUBLISH_ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 
-    def _set(self, trust: TrustedRoot, wanted: Mapping[str, Assignment], floor: int) -> int:
+    def _set(self, trust: TrustedRoot, wanted: Mapping[str, Assignment], listed: Listed, floor: int) -> int:
+        """Replace the desired state that was read by another; its version."""
         return set_desired(
             self.documents,
             trust,
             rings_of(wanted),
             self._all_keys.values(),
             floor=floor,
+            over=listed.etag,
             now=self._now(),
         ).version
 

@@ -10,12 +10,13 @@ import pytest
 
 from benchmarks.fleet_devices import Behaviour, World, now
 from infra.edge.fleet import ledger
-from infra.edge.fleet.operate import Driver, listing, rings_of
+from infra.edge.fleet.operate import Driver, Listed, listing, rings_of
 from infra.edge.fleet.rollout import Decision, begin
-from infra.edge.fleet.state import Assignment, Phase, Policy, Rollout
+from infra.edge.fleet.state import Assignment, Phase, Policy, Report, Rollout
 from infra.edge.fleet_signing import set_desired
 from infra.edge.trust.documents import ReleaseDocument, ReportDocument
 from infra.edge.trust.envelope import sign
+from infra.edge.trust.trusted import TrustedRoot
 from infra.store.client import ObjectStore
 from models.errors import BadSignature, ConfigError, ConflictError, KeyRevoked, StoreError
 
@@ -351,3 +352,91 @@ def test_devices_outside_the_rollout_keep_what_they_are_listed_for(make_world: M
     step = driving.step()
     assert step.decision is Decision.PUBLISH
     assert desired(world)["ward-0004"] == Assignment(second.release)
+
+
+@pytest.mark.parametrize("overtaken", ["before it reads", "after it has read"])
+def test_a_ring_is_not_opened_over_a_rollback_that_came_between(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch, overtaken: str
+) -> None:
+    """One process has decided to widen and is slow; another stops the rollout and tells the devices so. Coming back, the slow one
+    must not tell them to take the release after all."""
+    world = make_world(8)
+    first, second = world.publish(1), world.publish(2)
+    run(world, first)
+    slow = driver(world)
+    slow.start(second, QUICK)
+    slow.step()
+    world.poll()
+    whole = Driver.listed
+
+    def listed(self: Driver, trust: TrustedRoot) -> Listed:
+        read = whole(self, trust)
+        if self is slow and slow.rollout.ring == 1:
+            monkeypatch.setattr(Driver, "listed", whole)
+            other = driver(world)
+            other.stop("by hand")
+            other.step()
+            if overtaken == "before it reads":
+                read = whole(self, trust)
+        return read
+
+    monkeypatch.setattr(Driver, "listed", listed)
+    with pytest.raises(ConflictError, match="driven by another process"):
+        slow.step()
+    assert second.release not in {entry.release for entry in desired(world).values()}
+    assert run(world, second).phase is Phase.ROLLED_BACK
+    assert world.running(first.release) == 8
+
+
+def test_a_way_back_is_written_even_where_nothing_changes(make_world: Make) -> None:
+    """Devices without a release before: the desired state is the same, but whoever was about to widen must find it changed."""
+    world = make_world(4)
+    first = world.publish(1)
+    set_desired(world.documents, world.trust(), [], world.signing.values(), now=now())
+    driving = driver(world)
+    driving.start(first, QUICK)
+    driving.stop("by hand")
+    driving.step()
+    found = world.documents.find_desired(world.trust())
+    assert found is not None
+    assert (found.document.version, listing(found.document)) == (2, {})
+
+
+def test_a_renewal_does_not_undo_what_was_published_meanwhile(make_world: Make) -> None:
+    world = make_world(6)
+    first, second = world.publish(1), world.publish(2)
+    run(world, first)
+    renewing = driver(world)
+    whole = renewing.reports.read
+
+    def read() -> dict[str, Report]:
+        rolling = driver(world)
+        rolling.start(second, QUICK)
+        rolling.step()
+        return whole()
+
+    renewing.reports.read = read  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="changed by another writer"):
+        renewing.renew(force=True)
+    assert list(desired(world).values()).count(Assignment(second.release)) == 1
+
+
+def test_the_record_of_a_rollout_is_kept_though_its_end_was_cut_short(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(3)
+    first, second = world.publish(1), world.publish(2)
+    whole = type(world.store).put_if_absent
+
+    def put(self: ObjectStore, key: str, data: bytes) -> bool:
+        if "/rollouts/" in key:
+            raise Killed
+        return whole(self, key, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.store), "put_if_absent", put)
+        with pytest.raises(Killed):
+            run(world, first)
+    assert world.store.stat("fleets/ward/rollouts/1.json") is None
+    driver(world).start(second, QUICK)
+    assert world.store.stat("fleets/ward/rollouts/1.json")
