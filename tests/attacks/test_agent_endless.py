@@ -254,6 +254,32 @@ class TestBroken:
         assert any(line.startswith("no report") for line in device.log)
         assert device.current == running
 
+    @pytest.mark.parametrize(
+        ("head", "kind"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", "TooSlow"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1;", "TooSlow"),
+            (b"HTTP/1.1 500 Oops\r\nContent-Length: 100000\r\n\r\n<", "StoreUnreachable"),
+        ],
+        ids=["a chunk's head", "of a connection that is to close", "an error's text"],
+    )
+    def test_what_is_read_besides_the_object_cannot_be_dripped(
+        self, impatient: tuple[Publisher, Device, Server], head: bytes, kind: str
+    ) -> None:
+        """Each byte comes within the patience, and there may be 64 KiB of them: days."""
+        _, device, server = impatient
+
+        def drip(request: Request, sock: socket.socket) -> None:
+            sock.sendall(head)
+            for _ in range(300):
+                sock.sendall(b"x")
+                time.sleep(PATIENCE / 4)
+
+        server.answers["desired.json"] = drip
+        begun = time.monotonic()
+        refuses(device, kind)
+        assert time.monotonic() - begun < 10 * PATIENCE
+
     @pytest.mark.parametrize("name", ["desired", "releases/{}", "manifests"])
     def test_an_object_that_is_withheld(self, fleet: tuple[Publisher, Device, Server], name: str) -> None:
         publisher, device, _ = fleet

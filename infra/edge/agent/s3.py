@@ -1,7 +1,8 @@
 """A bucket over S3, through `http.client`: GET with Range, PUT, Signature Version 4; http or https, path-style addresses.
 
 Nothing is followed or retried here: a redirect is a refusal, and the next poll is the retry. Every wait ends: each
-receive within the patience, and the whole of the answer's headers too, which a hostile server could else drip for days.
+receive within the patience, and the whole of the answer's headers, of a chunk's head and of an error's text too, which a
+hostile server could else drip for days.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import ssl
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from .errors import ConfigError, MixAndMatch, StoreUnreachable, TooSlow
@@ -19,6 +20,14 @@ from .sigv4 import Credentials, escape, sign
 from .store import Pace, Store, Stream
 
 _MAX_ERROR_BYTES = 2000
+
+
+class _Exchange(NamedTuple):
+    """A request that was answered. The connection forgets a socket that is to be closed, so it is kept here."""
+
+    connection: http.client.HTTPConnection
+    answer: http.client.HTTPResponse
+    sock: socket.socket
 
 
 class S3Store(Store):
@@ -59,30 +68,29 @@ class S3Store(Store):
     def open(self, key: str, offset: int = 0) -> Optional[Stream]:
         """See `Store`."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        connection, answer = self._request("GET", key, headers, b"")
+        exchange = self._request("GET", key, headers, b"")
+        status = exchange.answer.status
         try:
-            if answer.status == 404:
-                connection.close()
+            if status == 404:
+                exchange.connection.close()
                 return None
-            if answer.status not in (200, 206):
-                raise StoreUnreachable(self._explain(key, answer))
-            return _HttpStream(connection, answer, key, offset)
+            if status not in (200, 206):
+                raise StoreUnreachable(self._explain(key, exchange))
+            return _HttpStream(exchange, key, offset, self._patience)
         except BaseException:
-            connection.close()
+            exchange.connection.close()
             raise
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store`."""
-        connection, answer = self._request("PUT", key, {"Content-Length": str(len(data))}, data)
+        exchange = self._request("PUT", key, {"Content-Length": str(len(data))}, data)
         try:
-            if answer.status not in (200, 201, 204):
-                raise StoreUnreachable(self._explain(key, answer))
+            if exchange.answer.status not in (200, 201, 204):
+                raise StoreUnreachable(self._explain(key, exchange))
         finally:
-            connection.close()
+            exchange.connection.close()
 
-    def _request(
-        self, method: str, key: str, headers: Dict[str, str], body: bytes
-    ) -> "tuple[http.client.HTTPConnection, http.client.HTTPResponse]":
+    def _request(self, method: str, key: str, headers: Dict[str, str], body: bytes) -> _Exchange:
         path = f"/{self._bucket}/{key}"
         sent = dict(headers, Host=self._netloc)
         if self._credentials is not None:
@@ -95,7 +103,8 @@ class S3Store(Store):
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._patience)
         try:
             connection.connect()
-            with _Deadline(connection.sock, self._patience) as deadline:
+            sock = connection.sock
+            with _Deadline(sock, self._patience) as deadline:
                 try:
                     connection.request(method, escape(path), body or None, sent)
                     answer = connection.getresponse()
@@ -104,7 +113,7 @@ class S3Store(Store):
                         raise
                 if deadline.passed:  # headers that were cut off look like headers that ended
                     raise socket.timeout("no answer")
-                return connection, answer
+                return _Exchange(connection, answer, sock)
         except socket.timeout:
             connection.close()
             raise TooSlow(f"{key}: {self._netloc} did not answer within {self._patience:.0f} s") from None
@@ -114,10 +123,12 @@ class S3Store(Store):
                 f"{key}: {self._netloc} is out of reach ({str(err)[:200] or type(err).__name__})"
             ) from None
 
-    def _explain(self, key: str, answer: http.client.HTTPResponse) -> str:
+    def _explain(self, key: str, exchange: _Exchange) -> str:
+        answer = exchange.answer
         try:
-            text = answer.read(_MAX_ERROR_BYTES).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
+            with _Deadline(exchange.sock, self._patience):
+                text = answer.read(_MAX_ERROR_BYTES).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException, ValueError):
             text = ""
         code = text.split("<Code>", 1)[1].split("</Code>", 1)[0][:60] if "<Code>" in text else ""
         hint = "; check the keys, their rights and the clock" if answer.status == 403 else ""
@@ -146,10 +157,9 @@ class _Deadline:
 
 
 class _HttpStream(Stream):
-    def __init__(
-        self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, key: str, offset: int
-    ) -> None:
-        self._connection, self._answer, self._key = connection, answer, key
+    def __init__(self, exchange: _Exchange, key: str, offset: int, patience: float) -> None:
+        self._exchange, self._key, self._patience = exchange, key, patience
+        answer = exchange.answer
         length = answer.getheader("Content-Length")
         left = int(length) if length is not None and length.isdigit() else None
         if answer.status == 206:
@@ -162,8 +172,18 @@ class _HttpStream(Stream):
             self.offset, self.total = 0, left
 
     def read(self, count: int) -> bytes:
+        answer = self._exchange.answer
         try:
-            return self._answer.read1(count)
+            if not answer.chunked:
+                return answer.read1(count)
+            # a chunk's head may be as long as 64 KiB, and each of its bytes comes within the patience
+            with _Deadline(self._exchange.sock, self._patience) as deadline:
+                try:
+                    return answer.read1(count)
+                except (OSError, http.client.HTTPException, ValueError):
+                    if deadline.passed:
+                        raise socket.timeout("no chunk") from None
+                    raise
         except socket.timeout:
             raise TooSlow(f"{self._key}: nothing came for longer than the patience") from None
         except (OSError, http.client.HTTPException, ValueError) as err:
@@ -172,7 +192,7 @@ class _HttpStream(Stream):
             ) from None
 
     def close(self) -> None:
-        self._connection.close()
+        self._exchange.connection.close()
 
 
 def _content_range(value: Optional[str], key: str) -> "tuple[int, Optional[int]]":
