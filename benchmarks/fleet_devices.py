@@ -31,7 +31,14 @@ from infra.edge.agent.s3 import S3Store
 from infra.edge.agent.service import Service
 from infra.edge.agent.sigv4 import Credentials
 from infra.edge.fleet_documents import FleetDocuments
-from infra.edge.fleet_signing import first_root, next_root, sign_off, sign_root, state_release
+from infra.edge.fleet_signing import (
+    change_inventory,
+    first_root,
+    next_root,
+    sign_off,
+    sign_root,
+    state_release,
+)
 from infra.edge.release import BundledFile, BundleManifest, DataProvenance
 from infra.edge.trust.documents import (
     ROLES,
@@ -126,8 +133,11 @@ class World:
             name: InventoryDevice(hardware=HARDWARE, key=device.key.public.pem)
             for name, device in self.devices.items()
         }
-        self.documents.update_inventory(
-            lambda there: Inventory(fleet=there.fleet, version=there.version, devices=listed)
+        change_inventory(
+            self.documents,
+            self.trust(),
+            self.keys["fleet"],
+            lambda there: Inventory(fleet=there.fleet, version=there.version, devices=listed),
         )
 
     @property

@@ -157,7 +157,7 @@ def show(
     """Who holds which role, until when, and which devices there are."""
     with _open(fleet) as at:
         trust = at.home.trust(at.documents, now=at.now)
-        inventory = at.documents.inventory()
+        inventory = at.documents.inventory(trust, adopt=True)
         desired = at.documents.desired_version(trust)
     devices = {} if inventory is None else {n: d.hardware for n, d in sorted(inventory.devices.items())}
     if as_json:
@@ -190,10 +190,11 @@ def add_device(
         bool, typer.Option("--replace", help="It is there already; give it this key.")
     ] = False,
 ) -> None:
-    """Enter a device into the fleet's inventory. A deployment reaches only devices that are in it."""
+    """Enter a device into the fleet's inventory, with the fleet key. A deployment reaches only devices that are in it."""
     from pydantic import ValidationError
 
     from infra.edge.fleet_home import read_public_file
+    from infra.edge.fleet_signing import change_inventory
     from infra.edge.trust.documents import Inventory, InventoryDevice
     from models.errors import ConfigError
 
@@ -211,7 +212,8 @@ def add_device(
                 ) from None
             return inventory.model_copy(update={"devices": {**inventory.devices, device: entry}})
 
-        made = at.documents.update_inventory(enter)
+        trust = at.home.trust(at.documents, now=at.now)
+        made = change_inventory(at.documents, trust, at.home.keys().values(), enter)
     typer.echo(f"{device} is in {fleet}, now of {len(made.devices)} devices")
 
 

@@ -4,7 +4,7 @@
     fleets/<fleet>/releases/<digest>.json    created once; renewed (If-Match) when it expired or its key was retired
     fleets/<fleet>/signoffs/<digest>.json    the same
     fleets/<fleet>/desired.json              replaced (If-Match), version one higher each time
-    fleets/<fleet>/inventory.json            replaced (If-Match), version one higher each time; not signed
+    fleets/<fleet>/inventory.json            the same
     fleets/<fleet>/reports/<device>.json     replaced by the device
 
 - Nothing is written that a device would refuse: every envelope is opened with the fleet's roots first.
@@ -16,12 +16,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from infra.edge.trust.documents import (
+    MAX_INVENTORY_BYTES,
+    AnyModel,
     DesiredDocument,
     Document,
     Inventory,
@@ -37,15 +39,12 @@ from models.errors import ConflictError, Expired, KeyRevoked, StoreError, TrustE
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
-MAX_INVENTORY_BYTES: Final = 16 * 2**20
-"""About 50,000 devices with their keys; the documents that devices read are bounded to 1 MiB."""
-
 
 @dataclass(frozen=True)
-class Opened(Generic[AnyDocument]):
+class Opened(Generic[AnyModel]):
     """A verified document and the tag that replacing it needs."""
 
-    document: AnyDocument
+    document: AnyModel
     data: bytes
     etag: str
 
@@ -184,30 +183,38 @@ class FleetDocuments:
 
     # ---- inventory and reports
 
-    def inventory(self) -> Inventory | None:
-        """The fleet's devices, None where none was ever added.
+    def inventory(self, trust: TrustedRoot, *, adopt: bool = False) -> Inventory | None:
+        """The fleet's devices, None where none was ever added. Raises as `find_inventory`."""
+        found = self.find_inventory(trust, adopt=adopt)
+        return None if found is None else found.document
+
+    def find_inventory(self, trust: TrustedRoot, *, adopt: bool = False) -> Opened[Inventory] | None:
+        """The same with its tag.
+
+        Args:
+            adopt: accept what keys signed that the fleet role has lost.
 
         Raises:
-            TrustError: it is not as the protocol has it.
+            TrustError: it is not signed by the fleet role, or not as the protocol has it.
         """
-        found = self.store.find(self._inventory_key, max_bytes=MAX_INVENTORY_BYTES)
-        return None if found is None else self._inventory(found.data)
+        found = self.store.find(self._inventory_key, max_bytes=2 * MAX_INVENTORY_BYTES)
+        if found is None:
+            return None
+        return Opened(self._inventory(trust, found.data, adopt=adopt), found.data, found.etag)
 
-    def update_inventory(self, change: Callable[[Inventory], Inventory]) -> Inventory:
-        """Change the inventory; `change` is given the present one, and its `version` is seen to.
+    def put_inventory(self, trust: TrustedRoot, envelope: Envelope, *, over: str | None) -> Inventory:
+        """Replace the inventory whose tag is `over`, None where there is none yet.
 
         Raises:
+            TrustError: it would not be believed.
             ConflictError: another writer changed it meanwhile: do it again.
         """
-        found = self.store.find(self._inventory_key, max_bytes=MAX_INVENTORY_BYTES)
-        present = None if found is None else self._inventory(found.data)
-        asked = change(present or Inventory(fleet=self.fleet, version=1))
-        version = 1 if present is None else present.version + 1
-        fresh = self._inventory(asked.model_copy(update={"version": version}).to_bytes())
-        if found is None:
-            self._create(self._inventory_key, fresh.to_bytes(), "the inventory")
+        data = envelope.to_bytes()
+        fresh = self._inventory(trust, data)
+        if over is None:
+            self._create(self._inventory_key, data, "the inventory")
         else:
-            self.store.replace_if_match(self._inventory_key, fresh.to_bytes(), found.etag)
+            self.store.replace_if_match(self._inventory_key, data, over)
         return fresh
 
     def report(self, device: str) -> bytes | None:
@@ -275,8 +282,10 @@ class FleetDocuments:
     def _find(self, key: str) -> StoredObject | None:
         return self.store.find(key, max_bytes=MAX_ENVELOPE_BYTES)
 
-    def _inventory(self, data: bytes) -> Inventory:
-        inventory = parse(Inventory, data, self._inventory_key, max_bytes=MAX_INVENTORY_BYTES)
+    def _inventory(self, trust: TrustedRoot, data: bytes, *, adopt: bool = False) -> Inventory:
+        key, limit = self._inventory_key, MAX_INVENTORY_BYTES
+        payload = trust.vouched("fleet", Inventory.payload_type, data, key, adopt=adopt, max_payload=limit)
+        inventory = parse(Inventory, payload, key, max_bytes=limit)
         if inventory.fleet != self.fleet:
             raise StoreError(
                 f"{self._inventory_key} is of the fleet {inventory.fleet!r}: it was put there by mistake"

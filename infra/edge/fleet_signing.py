@@ -6,7 +6,7 @@ write. Asked again with nothing changed it returns what is there, so a flow that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from infra.digest import canonical_json, digest_bytes
 from infra.edge.fleet_documents import FleetDocuments
 from infra.edge.trust.documents import (
+    MAX_INVENTORY_BYTES,
     ROLES,
     DesiredDocument,
     Document,
+    Inventory,
     ManifestReference,
     ReleaseDocument,
     Ring,
@@ -266,6 +268,33 @@ def set_desired(
         days=days,
     )
     return documents.put_desired(trust, _signed(document, trust, keys), floor=floor, over=over)
+
+
+def change_inventory(
+    documents: FleetDocuments,
+    trust: TrustedRoot,
+    keys: Iterable[PrivateKey],
+    change: Callable[[Inventory], Inventory],
+    *,
+    adopt: bool = False,
+) -> Inventory:
+    """Write the next inventory; `change` is given the present one, and its `version` is seen to.
+
+    Args:
+        adopt: take over what keys signed that the fleet role has lost.
+
+    Raises:
+        KeyFileError: the keys do not hold the fleet role.
+        TrustError: nobody of the fleet signed the present one.
+        ConflictError: another writer changed it meanwhile: do it again.
+    """
+    signers = holding(keys, trust.root, "fleet")
+    there = documents.find_inventory(trust, adopt=adopt)
+    present = Inventory(fleet=documents.fleet, version=1) if there is None else there.document
+    version = 1 if there is None else present.version + 1
+    data = change(present).model_copy(update={"version": version}).to_bytes()
+    envelope = sign(Inventory.payload_type, data, signers, max_payload=MAX_INVENTORY_BYTES)
+    return documents.put_inventory(trust, envelope, over=None if there is None else there.etag)
 
 
 def _next_version(documents: FleetDocuments, trust: TrustedRoot, floor: int) -> int:

@@ -20,7 +20,14 @@ import pytest
 from infra.digest import digest_bytes
 from infra.edge.bundle import Bundle
 from infra.edge.fleet_documents import FleetDocuments
-from infra.edge.fleet_signing import next_root, set_desired, sign_off, sign_root, state_release
+from infra.edge.fleet_signing import (
+    change_inventory,
+    next_root,
+    set_desired,
+    sign_off,
+    sign_root,
+    state_release,
+)
 from infra.edge.trust.documents import (
     ROLES,
     DesiredDocument,
@@ -64,10 +71,13 @@ def act(store: ObjectStore, cache: Path, bundle: Bundle) -> None:
     trust = documents.trust(FIRST, now=NOW)
     release = publish(S3Content(store, cache), bundle)
     digest = release.manifest_digest
-    inventory = documents.inventory()
+    inventory = documents.inventory(trust)
     if inventory is None or "device-1" not in inventory.devices:
-        documents.update_inventory(
-            lambda now: now.model_copy(update={"devices": {**now.devices, "device-1": DEVICE}})
+        change_inventory(
+            documents,
+            trust,
+            KEYS,
+            lambda now: now.model_copy(update={"devices": {**now.devices, "device-1": DEVICE}}),
         )
     state_release(documents, trust, release, KEYS, now=NOW)
     sign_off(documents, trust, digest, KEYS, by="Dr A", statement="Read the report.", now=NOW)
@@ -93,7 +103,7 @@ def look(store: ObjectStore, bundle: Bundle) -> tuple[bool, ...]:
     stated = documents.find_statement(trust, ReleaseDocument, bundle.digest)
     signed_off = documents.find_statement(trust, SignoffDocument, bundle.digest)
     wanted = documents.find_desired(trust)
-    inventory = documents.inventory()
+    inventory = documents.inventory(trust)
     assert inventory is None or set(inventory.devices) == {"device-1"}
     there = (
         True, bool(registry.releases(store)), inventory is not None, stated is not None, signed_off is not None,

@@ -16,7 +16,7 @@ from typing import Final
 from infra.digest import canonical_json
 from infra.edge.fleet import state
 from infra.edge.fleet.state import Rollout
-from infra.edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, sign, verify
+from infra.edge.trust.envelope import MAX_ENVELOPE_BYTES, sign
 from infra.edge.trust.keys import PrivateKey
 from infra.edge.trust.trusted import TrustedRoot
 from infra.store.client import ObjectStore
@@ -53,16 +53,7 @@ def load(store: ObjectStore, fleet: str, trust: TrustedRoot, *, adopt: bool = Fa
     found = store.find(key, max_bytes=MAX_ENVELOPE_BYTES)
     if found is None:
         return None
-    retired = trust.retired_keys("fleet")
-    payload = verify(
-        Envelope.parse(found.data, key),
-        PAYLOAD_TYPE,
-        [*trust.root.role_keys("fleet"), *(retired if adopt else ())],
-        trust.root.threshold("fleet"),
-        role="fleet",
-        retired={k.keyid: k for k in retired},
-        where=key,
-    )
+    payload = trust.vouched("fleet", PAYLOAD_TYPE, found.data, key, adopt=adopt)
     rollout = state.parse(parse_document(payload, key), key)
     if rollout.fleet != fleet:
         raise WrongSoftware(f"{key} is the rollout of {rollout.fleet!r}: it was put there by mistake")

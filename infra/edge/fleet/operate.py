@@ -27,7 +27,7 @@ from infra.edge.fleet.state import MAX_DEVICES, Assignment, Phase, Policy, Repor
 from infra.edge.fleet.view import FleetView, look
 from infra.edge.fleet_documents import FleetDocuments, Opened
 from infra.edge.fleet_home import FleetHome
-from infra.edge.fleet_signing import holding, set_desired
+from infra.edge.fleet_signing import change_inventory, holding, set_desired
 from infra.edge.trust.documents import (
     DesiredDocument,
     Inventory,
@@ -37,7 +37,7 @@ from infra.edge.trust.documents import (
     parse,
     to_text,
 )
-from infra.edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, verify
+from infra.edge.trust.envelope import MAX_ENVELOPE_BYTES
 from infra.edge.trust.keys import PrivateKey
 from infra.edge.trust.trusted import TrustedRoot, open_signoff
 from infra.store.client import ObjectStore
@@ -84,12 +84,13 @@ class Driver:
         self.documents = FleetDocuments(store, fleet)
         self.store, self.fleet = store, fleet
         self._trust, self._all_keys, self._clock, self._adopt = trust, keys, clock, adopt
-        inventory = self.documents.inventory()
+        trusted = self.trust()
+        inventory = self.documents.inventory(trusted, adopt=adopt)
         if inventory is None or not inventory.devices:
             raise ConfigError(f"the fleet {fleet} has no devices: `cryfed keys add-device` adds one")
         self.inventory: Inventory = inventory
         self.reports = Reports(store, inventory)
-        self._stored: Stored | None = ledger.load(store, fleet, self.trust(), adopt=adopt)
+        self._stored: Stored | None = ledger.load(store, fleet, trusted, adopt=adopt)
 
     @property
     def rollout(self) -> Rollout:
@@ -201,6 +202,8 @@ class Driver:
         Devices refuse an old one, or else whoever owns the store could keep them from ever hearing of a newer.
         """
         trust = self.trust()
+        if self._adopt:
+            change_inventory(self.documents, trust, self._all_keys.values(), lambda there: there, adopt=True)
         listed = self.listed(trust)
         if not listed.version or (not force and listed.expires - self._now() > _RENEW_BEFORE):
             return False
@@ -238,14 +241,7 @@ class Driver:
         found = self.store.find(key, max_bytes=MAX_ENVELOPE_BYTES)
         if found is None:
             raise ConflictError(f"{key} was removed since it was read: read it again")
-        payload = verify(
-            Envelope.parse(found.data, key),
-            DesiredDocument.payload_type(),
-            [*trust.root.role_keys("fleet"), *trust.retired_keys("fleet")],
-            trust.root.threshold("fleet"),
-            role="fleet",
-            where=key,
-        )
+        payload = trust.vouched("fleet", DesiredDocument.payload_type(), found.data, key, adopt=True)
         return Opened(parse(DesiredDocument, payload, key), found.data, found.etag)
 
     def _require_way_back(

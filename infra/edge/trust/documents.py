@@ -6,7 +6,7 @@
     desired   which devices are to run which        fleet
     report    what a device did                     the device's own key
 
-    inventory which devices there are, with their keys: not signed, read by the deploy flow alone
+    inventory which devices there are                fleet; read by the deploy flow alone
 
 A document is canonical JSON. An unknown key is refused everywhere: it would be a rule that this version silently does not follow.
 """
@@ -269,8 +269,17 @@ class InventoryDevice(_Strict):
     key: Pem
 
 
+MAX_INVENTORY_BYTES: Final = 16 * 2**20
+"""About 50,000 devices with their keys; the documents that devices read are bounded to 1 MiB."""
+
+
 class Inventory(_Strict):
-    """Which devices there are. Not signed: no device reads it."""
+    """Which devices there are, and the keys that their reports are verified with. No device reads it, so it does not expire.
+
+    Signed by the fleet role: a store that gave devices other keys could report for them, that all is well or that nothing is.
+    """
+
+    payload_type: ClassVar[str] = "application/vnd.cryfed.inventory+json"
 
     type: Literal["inventory"] = "inventory"
     fleet: Name

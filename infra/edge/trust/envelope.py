@@ -54,15 +54,18 @@ class Envelope:
     signatures: tuple[Signature, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes, where: str = "envelope") -> Envelope:
+    def parse(cls, data: bytes, where: str = "envelope", *, max_payload: int = MAX_PAYLOAD_BYTES) -> Envelope:
         """Read an envelope; keys that are not ours, at either level, are refused.
+
+        Args:
+            max_payload: bytes of the document; the envelope may have twice as many.
 
         Raises:
             TooLarge: more bytes or signatures than any document may have.
             BadSignature: nothing that could carry a signature.
         """
-        if len(data) > MAX_ENVELOPE_BYTES:
-            raise TooLarge(f"{where}: {len(data)} bytes; no envelope has more than {MAX_ENVELOPE_BYTES}")
+        if len(data) > 2 * max_payload:
+            raise TooLarge(f"{where}: {len(data)} bytes; no such envelope has more than {2 * max_payload}")
         try:
             raw = parse_object(data)
             _only(raw, {"payload", "payloadType", "signatures"})
@@ -76,8 +79,8 @@ class Envelope:
                     f"{where}: {len(signatures)} signatures; at most {MAX_SIGNATURES} are accepted"
                 )
             payload = _decode(raw["payload"], "payload")
-            if len(payload) > MAX_PAYLOAD_BYTES:
-                raise TooLarge(f"{where}: a payload of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES}")
+            if len(payload) > max_payload:
+                raise TooLarge(f"{where}: a payload of {len(payload)} bytes; at most {max_payload}")
             return cls(kind, payload, tuple(_signature(s) for s in signatures))
         except (ValueError, KeyError) as err:
             reason = f"{err} is missing" if isinstance(err, KeyError) else str(err)
@@ -110,15 +113,17 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload_type: str, payload: bytes, keys: Sequence[PrivateKey]) -> Envelope:
+def sign(
+    payload_type: str, payload: bytes, keys: Sequence[PrivateKey], *, max_payload: int = MAX_PAYLOAD_BYTES
+) -> Envelope:
     """Wrap a document and sign it with each key.
 
     Raises:
         TooLarge: the document is larger than any may be.
     """
-    if len(payload) > MAX_PAYLOAD_BYTES:
+    if len(payload) > max_payload:
         raise TooLarge(
-            f"a document of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES}: split the fleet or shorten the statement"
+            f"a document of {len(payload)} bytes; at most {max_payload}: split the fleet or shorten the statement"
         )
     return countersign(Envelope(payload_type, payload), keys)
 

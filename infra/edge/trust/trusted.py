@@ -29,7 +29,7 @@ from infra.edge.trust.documents import (
     parse,
     to_text,
 )
-from infra.edge.trust.envelope import Envelope, verify
+from infra.edge.trust.envelope import MAX_PAYLOAD_BYTES, Envelope, verify
 from infra.edge.trust.keys import PublicKey
 from infra.edge.trust.strict_json import parse_object
 from models.errors import (
@@ -135,9 +135,34 @@ class TrustedRoot:
         self._require_fresh(document, where)
         return document
 
-    def retired_keys(self, role: Role) -> list[PublicKey]:
-        """Keys that earlier roots gave a role and the newest does not. Nothing is believed for their signature alone."""
-        return list(self._retired[role].values())
+    def vouched(
+        self,
+        role: Role,
+        payload_type: str,
+        data: bytes,
+        where: str,
+        *,
+        adopt: bool = False,
+        max_payload: int = MAX_PAYLOAD_BYTES,
+    ) -> bytes:
+        """What a role signed and no device reads: no expiry, and it may be taken over from earlier keys.
+
+        Args:
+            adopt: accept what keys signed that earlier roots gave the role and the newest does not, if a person says so.
+
+        Raises:
+            BadSignature, KeyRevoked, TooLarge: see `infra.edge.trust.envelope`.
+        """
+        retired = self._retired[role]
+        return verify(
+            Envelope.parse(data, where, max_payload=max_payload),
+            payload_type,
+            [*self.root.role_keys(role), *(retired.values() if adopt else ())],
+            self.root.threshold(role),
+            role=role,
+            retired=retired,
+            where=where,
+        )
 
     def _root_signed_by_itself(self, envelope: Envelope, where: str) -> RootDocument:
         # which keys are its own stands in the very bytes that they sign

@@ -12,6 +12,7 @@ import pytest
 from infra.edge.bundle import Bundle
 from infra.edge.fleet_documents import FleetDocuments
 from infra.edge.fleet_signing import (
+    change_inventory,
     first_root,
     holding,
     missing_signatures,
@@ -23,11 +24,13 @@ from infra.edge.fleet_signing import (
 )
 from infra.edge.trust.documents import (
     ROLES,
+    DesiredDocument,
+    Inventory,
     InventoryDevice,
     ReleaseDocument,
     Ring,
 )
-from infra.edge.trust.envelope import Envelope
+from infra.edge.trust.envelope import Envelope, sign
 from infra.edge.trust.trusted import Device, TrustedFleet, TrustedRoot
 from infra.store.client import ObjectStore
 from infra.store.content import S3Content
@@ -247,18 +250,21 @@ def test_a_stolen_key_cannot_shut_its_owner_out(documents: FleetDocuments, trust
         set_desired(documents, after, [RING], [key("fleet-2")], version=7, now=NOW)
 
 
-def test_inventory(documents: FleetDocuments, store: ObjectStore) -> None:
-    assert documents.inventory() is None
+def test_inventory(documents: FleetDocuments, trust: TrustedRoot, store: ObjectStore) -> None:
+    assert documents.inventory(trust) is None
 
     def add(name: str) -> None:
         device = InventoryDevice(hardware="jetson-nano", key=key(name).public.pem)
-        documents.update_inventory(
-            lambda now: now.model_copy(update={"devices": {**now.devices, name: device}})
+        change_inventory(
+            documents,
+            trust,
+            KEYS,
+            lambda now: now.model_copy(update={"devices": {**now.devices, name: device}}),
         )
 
     for name in ("device-1", "device-2"):
         add(name)
-    found = documents.inventory()
+    found = documents.inventory(trust)
     assert found is not None
     assert (found.version, sorted(found.devices)) == (2, ["device-1", "device-2"])
 
@@ -267,10 +273,50 @@ def test_inventory(documents: FleetDocuments, store: ObjectStore) -> None:
         return now
 
     with pytest.raises(ConflictError):
-        documents.update_inventory(racing)  # type: ignore[arg-type]
-    store.put(f"fleets/{FLEET}/inventory.json", found.model_copy(update={"fleet": "b"}).to_bytes())
+        change_inventory(documents, trust, KEYS, racing)  # type: ignore[arg-type]
+    kind = Inventory.payload_type
+    other = found.model_copy(update={"fleet": "b"}).to_bytes()
+    store.put(f"fleets/{FLEET}/inventory.json", sign(kind, other, [key("fleet-1")]).to_bytes())
     with pytest.raises(StoreError, match="is of the fleet 'b'"):
-        documents.inventory()
+        documents.inventory(trust)
+
+
+def test_an_inventory_that_the_fleet_did_not_sign_is_refused(
+    documents: FleetDocuments, trust: TrustedRoot, store: ObjectStore
+) -> None:
+    """Whoever owns the store would put keys of his own there, and report for every device."""
+    mine = InventoryDevice(hardware="jetson-nano", key=key("thief").public.pem)
+    listed = Inventory(fleet=FLEET, version=1, devices={"device-1": mine})
+    kind = Inventory.payload_type
+    for data in (
+        listed.to_bytes(),
+        sign(kind, listed.to_bytes(), [key("thief")]).to_bytes(),
+        sign(kind, listed.to_bytes(), [key("release-1")]).to_bytes(),
+        sign(DesiredDocument.payload_type(), listed.to_bytes(), [key("fleet-1")]).to_bytes(),
+    ):
+        store.put(f"fleets/{FLEET}/inventory.json", data)
+        with pytest.raises(BadSignature):
+            documents.inventory(trust)
+        with pytest.raises(BadSignature):
+            change_inventory(documents, trust, KEYS, lambda there: there)
+
+
+def test_an_inventory_outlives_an_exchange_of_keys_if_a_person_says_so(
+    documents: FleetDocuments, trust: TrustedRoot
+) -> None:
+    device = InventoryDevice(hardware="jetson-nano", key=key("device-1").public.pem)
+    with pytest.raises(KeyFileError):
+        change_inventory(documents, trust, [key("release-1")], lambda now: now)
+    change_inventory(
+        documents, trust, KEYS, lambda now: now.model_copy(update={"devices": {"device-1": device}})
+    )
+    after = trust.successor(signed(root(2, fleet=["fleet-2"]), "root-1"))
+    with pytest.raises(KeyRevoked):
+        documents.inventory(after)
+    change_inventory(documents, after, [key("fleet-2")], lambda there: there, adopt=True)
+    found = documents.inventory(after)
+    assert found is not None
+    assert (found.version, set(found.devices)) == (2, {"device-1"})
 
 
 def test_reports_are_read_past_rubbish(documents: FleetDocuments, store: ObjectStore) -> None:
