@@ -196,7 +196,8 @@ class Trusted:
             )
         mine = [ring for ring in document["rings"] if self.device in ring["devices"]]
         self._desired_version = version
-        self._desired_issued = time_of(document["issued"], where)
+        # the next one may come from a clock that goes behind: what is known of the time is not forgotten for it
+        self._desired_issued = max(self._desired_issued, time_of(document["issued"], where))
         if mine:
             self._ring = Ring(mine[0]["release"], mine[0].get("rollback", False))
         return self._ring

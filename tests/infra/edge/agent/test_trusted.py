@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.edge.agent.documents import time_text
 from infra.edge.agent.errors import ConfigError, Refused
 from infra.edge.agent.trusted import Trusted
 from infra.edge.trust.trusted import Device
 from tests import fleets
 from tests.fleets import Offer
-from tests.infra.edge.agent.world import DEVICE, FLEET, HARDWARE, NOW, Publisher, verify
+from tests.infra.edge.agent.world import DAY, DEVICE, FLEET, HARDWARE, NOW, Publisher, verify
 from tests.refusals import DEVICE as REFUSING
 from tests.refusals import REFUSALS
 
@@ -72,6 +73,17 @@ def test_its_memory_is_json_and_brings_it_back(publisher: Publisher) -> None:
     assert again.memory == trusted.memory
     assert (again.next_root, again.desired_version) == (3, 1)
     assert len(memory["retired"]["fleet"]) == 2
+
+
+def test_the_time_does_not_go_back_with_a_later_desired_state(publisher: Publisher) -> None:
+    """The device's own clock says 1970; the second desired state was signed by a clock that goes ten days behind."""
+    trusted = _trusted(publisher)
+    digest = publisher.release(1)
+    for issued in (NOW, NOW - 10 * DAY):
+        trusted.begin(0)
+        trusted.finish_roots()
+        trusted.add_desired(publisher.want(digest, issued=time_text(issued)))
+    assert trusted.memory["issued"] == NOW
 
 
 def test_memory_is_a_copy(publisher: Publisher) -> None:
