@@ -89,6 +89,7 @@ class Agent:
         self._told = None  # type: Optional[Status]
         self._told_at = 0.0
         self._answered = None  # type: Optional[str]  # the release that was restarted and is not yet written down
+        self._went_back = False  # the same of the way back
 
     @property
     def running(self) -> Optional[Installed]:
@@ -321,11 +322,15 @@ class Agent:
             self._slots.unlink()
         else:
             self._slots.switch(pending["previous"])
-        try:
-            self._service.restart()
-        except Unhealthy as err:
-            self._log(f"after going back: {err}")
+        if not self._went_back:
+            try:
+                with self._disk.errors("the log of the restart"):
+                    self._service.restart()
+            except Unhealthy as err:
+                self._log(f"after going back: {err}")
+            self._went_back = True
         self._state.update(pending=None)
+        self._went_back = False
         self._running = self._slots.running()
 
     def _recover(self) -> None:

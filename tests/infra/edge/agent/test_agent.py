@@ -143,6 +143,23 @@ class TestGoingBack:
         assert device.report()["state"] == "rolled back"
         assert (tmp_path / "restarts").read_text().count("restart") == 3, "first, second, and first again"
 
+    def test_a_disk_that_is_full_after_going_back(self, tmp_path: Path, answering: tuple) -> None:
+        """Only the note that it went back is missing: the service that listens is not restarted at every poll for that."""
+        publisher, device, first = answering
+        publisher.want(publisher.release(6, bundle_files(note="bad")))
+
+        def full(step: str, path: Path) -> None:
+            if step == "write" and (tmp_path / "restarts").read_text().count("restart") == 3:
+                raise OSError(28, "No space left on device")
+
+        device.disk.step = full
+        assert [device.refusal() for _ in range(3)] == ["NoSpace"] * 3
+        assert (tmp_path / "restarts").read_text().count("restart") == 3
+        device.disk.step = lambda step, path: None
+        assert device.poll().state == "rolled back"
+        assert (tmp_path / "restarts").read_text().count("restart") == 3
+        assert device.current == first
+
     def test_it_is_not_tried_again_until_something_else_was_asked_for(self, answering: tuple) -> None:
         publisher, device, first = answering
         bad = publisher.release(6, bundle_files(note="bad"))
