@@ -17,6 +17,8 @@ from tasks.runtime import runtime
 from tasks.sites import PUBLIC
 from tasks.stage import Job, stage
 
+_FRAMES = 12  # of an infant: a gradient of each is taken, and a run has ten minutes
+
 
 @stage("membership", code=("infra.evaluation.membership",), timeout_seconds=3600)
 def membership(job: Job) -> StageResult:
@@ -41,8 +43,8 @@ def membership(job: Job) -> StageResult:
     )
     document = attack_training(
         net,
-        infants_of(frames, net, TRAIN),
-        infants_of(frames, net, TEST),
+        infants_of(frames, net, TRAIN, most=_FRAMES),
+        infants_of(frames, net, TEST, most=_FRAMES),
         Trained(theta, [(before, before - theta)]),
         LocalConfig(**job.config["local"]),
         seed=job.seed,

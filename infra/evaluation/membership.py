@@ -161,13 +161,16 @@ def job_infants(job: FederationJob, net: CryNet, part: int) -> InfantTokens:
     return infants_of({spec.name: frames_of(spec) for spec in job.sites}, net, part)
 
 
-def infants_of(frames: Mapping[str, Path], net: CryNet, part: int) -> InfantTokens:
+def infants_of(
+    frames: Mapping[str, Path], net: CryNet, part: int, *, most: int | None = None
+) -> InfantTokens:
     """The infants of one part over all sites, numbered through, their clips as recorded.
 
     Args:
         frames: by site, the file of its frames.
         net: the pretrained network.
         part: TRAIN, VAL or TEST.
+        most: frames of one infant, evenly spread over what there is of it; None takes all.
 
     Raises:
         DataError: a site's frames cannot be read, or no clip of the part has a gate label.
@@ -178,12 +181,23 @@ def infants_of(frames: Mapping[str, Path], net: CryNet, part: int) -> InfantToke
         found = load_frames(path)
         clip = found.clip
         rows = np.flatnonzero((found.view == 0) & (found.part[clip] == part) & (found.gate[clip] >= 0))
+        if most is not None:
+            rows = _spread(rows, found.group[clip[rows]], most)
         clip = clip[rows]
         tokens = frame_tokens(net, found.log_mel[rows])
         weight = np.ones(len(rows), np.float32)
         sets.append(TokenSet(tokens, found.gate[clip], found.reason[clip], weight))
         infant += [f"{site}/{group}" for group in found.group[clip]]
     return InfantTokens(pool_tokens(sets), np.unique(infant, return_inverse=True)[1])
+
+
+def _spread(rows: npt.NDArray[np.int64], group: npt.NDArray[np.str_], most: int) -> npt.NDArray[np.int64]:
+    """At most `most` rows of each group, evenly spread, in ascending order."""
+    kept = []
+    for name in np.unique(group):
+        own = rows[group == name]
+        kept.append(own[np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(np.int64)])
+    return np.sort(np.concatenate(kept)) if kept else rows
 
 
 def _joined(members: InfantTokens, others: InfantTokens) -> InfantTokens:

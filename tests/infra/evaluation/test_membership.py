@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infra.data.features import load_frames
-from infra.evaluation.membership import Trained, attack_job, attack_training, job_infants
+from infra.evaluation.membership import Trained, attack_job, attack_training, infants_of, job_infants
 from infra.federation.base import load_base
 from infra.federation.files import encode_arrays
 from infra.federation.results import FederationResult
@@ -98,3 +98,21 @@ def test_a_finished_job(tmp_path: Path) -> None:
     assert found["privacy"]["epsilon"] == 3.0
     with pytest.raises(DataError):
         job_infants(job, net, VAL)
+
+
+def test_at_most_so_many_frames_of_an_infant_evenly_spread(tmp_path: Path) -> None:
+    """Every group of the federation's world has one clip of three frames."""
+    job = make_job(tmp_path, sites=2)
+    net, _ = load_base(job.base_model, job.model(), job.reasons)
+    frames = {spec.name: spec.features for spec in job.sites if spec.features is not None}
+    every, two = infants_of(frames, net, TRAIN), infants_of(frames, net, TRAIN, most=2)
+    assert {len(rows) for rows in every.rows} == {3}
+    assert {len(rows) for rows in two.rows} == {2}
+    assert len(two.rows) == len(every.rows)
+    first, last = every.rows[0][0], every.rows[0][-1]
+    np.testing.assert_allclose(
+        two.tokens.tokens[two.rows[0]].astype(np.float32),
+        every.tokens.tokens[[first, last]].astype(np.float32),
+        atol=2e-3,
+    )
+    assert len(infants_of(frames, net, TRAIN, most=9).tokens) == len(every.tokens)
