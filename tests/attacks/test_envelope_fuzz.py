@@ -65,7 +65,9 @@ def restructure(data: bytearray, rng: random.Random) -> None:
         other["signatures"],
         other["payloadType"],
     ]
-    place = raw if rng.random() < 0.6 or not raw.get("signatures") else rng.choice(raw["signatures"])
+    signatures = raw.get("signatures")  # an earlier mutation may have made anything of it
+    inside = [s for s in signatures if isinstance(s, dict) and s] if isinstance(signatures, list) else []
+    place = raw if rng.random() < 0.6 or not inside else rng.choice(inside)
     if not isinstance(place, dict):
         return
     name = rng.choice([*place, "payload", "signatures", "extra"])
