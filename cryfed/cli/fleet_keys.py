@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from infra.edge.trust.documents import Role, RootDocument
     from infra.edge.trust.envelope import Envelope
     from infra.edge.trust.trusted import TrustedRoot
+    from infra.store.registry import Release
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,8 +33,8 @@ CRYFED_KEYS_DIR/FLEET (by default ~/.config/cryfed/keys/FLEET), readable by you 
 ```
 cryfed keys init ward-a                             # keys for every role, and root 1
 cryfed keys add-device ward-a cot-7 --hardware jetson-nano --key cot-7.pub
-cryfed keys state ward-a infant-cry@3               # this release is ours
-cryfed sign-off ward-a infant-cry@3 --key clinical-1 --by "Dr A. Jones" --statement "…"
+cryfed keys state ward-a DIGEST                     # this release is ours: DIGEST as its run printed it
+cryfed sign-off ward-a DIGEST --key clinical-1 --by "Dr A. Jones" --statement "…"
 cryfed keys rotate ward-a release --retire release-1 --new release-2
 ```
 
@@ -41,7 +43,12 @@ Move the root keys to two people's machines before the fleet is of any worth: wh
 )
 
 _Fleet = Annotated[str, typer.Argument(help="Name of the fleet.")]
-_Reference = Annotated[str, typer.Argument(help="Release: NAME, NAME@3, channel:NAME or a digest.")]
+_Digest = Annotated[
+    str,
+    typer.Argument(
+        help="The release's digest, 64 hex digits, as its run and report give it; a name is what the store says."
+    ),
+]
 
 
 @app.command()
@@ -220,7 +227,7 @@ def add_device(
 @app.command()
 def state(
     fleet: _Fleet,
-    reference: _Reference,
+    digest: _Digest,
     hardware: Annotated[
         list[str] | None, typer.Option(help="Hardware it is for (repeat); default: any.")
     ] = None,
@@ -228,10 +235,9 @@ def state(
 ) -> None:
     """Say that a published release is one of this fleet's, with its release key. It still needs a sign-off to be deployed."""
     from infra.edge.fleet_signing import state_release
-    from infra.store import registry
 
     with _open(fleet) as at:
-        release = registry.resolve(at.documents.store, reference)
+        release = _release(at, digest)
         trust = at.home.trust(at.documents, now=at.now)
         made = state_release(
             at.documents, trust, release, at.home.keys().values(), hardware=tuple(hardware or ["any"]),
@@ -244,7 +250,7 @@ def state(
 
 def sign_off(
     fleet: _Fleet,
-    reference: _Reference,
+    digest: _Digest,
     key: Annotated[str, typer.Option(help="Name of your clinical key, e.g. clinical-1.")],
     by: Annotated[str, typer.Option(help="Your name and office, as they are to stand in the record.")],
     statement: Annotated[
@@ -254,18 +260,17 @@ def sign_off(
 ) -> None:
     """Answer, as a clinician, for the use of a release on a fleet's infants. No device runs a release without it.
 
-    Read the release's model card and report first: `cryfed store pull REFERENCE` fetches them.
+    Read the release's model card and report first: `cryfed store pull DIGEST` fetches them.
 
     ```
-    cryfed sign-off ward-a infant-cry@3 --key clinical-1 --by "Dr A. Jones, neonatology" \\
+    cryfed sign-off ward-a DIGEST --key clinical-1 --by "Dr A. Jones, neonatology" \\
         --statement "Read the report of 26 November; fit for use beside, not instead of, the ward's monitors."
     ```
     """
     from infra.edge import fleet_signing
-    from infra.store import registry
 
     with _open(fleet) as at:
-        release = registry.resolve(at.documents.store, reference)
+        release = _release(at, digest)
         trust = at.home.trust(at.documents, now=at.now)
         made = fleet_signing.sign_off(
             at.documents, trust, release.manifest_digest, [at.home.key(key)], by=by, statement=statement, now=at.now,
@@ -274,6 +279,24 @@ def sign_off(
     typer.echo(
         f"{made.by} signed off {release.name}@{release.version} for {fleet}, until {made.expires:%Y-%m-%d}: {made.release}"
     )
+
+
+def _release(at: _At, digest: str) -> Release:
+    """The release of a digest; a store that keeps another under that name is caught."""
+    from infra.store import registry
+    from models.errors import ConfigError, IntegrityError
+
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ConfigError(
+            f"{digest!r} is no digest: give the 64 hex digits that the run and its report name; what a name stands for is up to "
+            "the store, and a signature is not"
+        )
+    found = registry.resolve(at.documents.store, digest)
+    if found.manifest_digest != digest:
+        raise IntegrityError(
+            f"the store gives {found.manifest_digest} for {digest}: sign nothing, and look at who wrote to it"
+        )
+    return found
 
 
 def register(main: typer.Typer) -> None:

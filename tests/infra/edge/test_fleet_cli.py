@@ -88,22 +88,38 @@ def test_from_nothing_to_a_signed_off_release(
     assert "now of 1 devices" in anna.types(*device, "--replace")
 
     words = ("--by", "Dr A. Jones", "--statement", "Read the report of this release.")
-    early = anna.types("sign-off", "ward-a", "infant-cry@1", "--key", "clinical-1", *words, status=1)
+    early = anna.types("sign-off", "ward-a", release.manifest_digest, "--key", "clinical-1", *words, status=1)
     assert "is not stated for ward-a" in early
-    assert release.manifest_digest in anna.types("keys", "state", "ward-a", "infant-cry@1")
+    assert "is no digest" in anna.types("keys", "state", "ward-a", "infant-cry@1", status=1)
+    assert release.manifest_digest in anna.types("keys", "state", "ward-a", release.manifest_digest)
     for wrong, message in [
         ("fleet-1", "0 key(s) here hold the role clinical"),
         ("nobody", "no key 'nobody'"),
     ]:
-        said = anna.types("sign-off", "ward-a", "infant-cry@1", "--key", wrong, *words, status=1)
+        said = anna.types("sign-off", "ward-a", release.manifest_digest, "--key", wrong, *words, status=1)
         assert message in said
     assert "Dr A. Jones signed off infant-cry@1 for ward-a" in anna.types(
-        "sign-off", "ward-a", "infant-cry@1", "--key", "clinical-1", *words
+        "sign-off", "ward-a", release.manifest_digest, "--key", "clinical-1", *words
     )
     assert store.stat(f"fleets/ward-a/signoffs/{release.manifest_digest}.json") is not None
     shown = anna.types("keys", "show", "ward-a")
     assert "2 of" in shown
     assert "cot-7 jetson-nano" in shown
+
+
+def test_a_store_that_keeps_another_release_under_a_digest_gets_no_signature(
+    anna: Person, store: ObjectStore, tmp_path: Path, make_bundle: Callable[..., Bundle]
+) -> None:
+    content = S3Content(store, tmp_path / "cache")
+    meant, other = (publish(content, make_bundle(notes=(note,))) for note in ("meant", "other"))
+    anna.types("keys", "init", "ward-a")
+    (version,) = (
+        i.key for i in store.list("versions/") if i.key.rsplit("/", 1)[1].startswith(str(other.version))
+    )
+    store.put(f"versions/{meant.manifest_digest}/1", store.get(version))
+    said = anna.types("keys", "state", "ward-a", meant.manifest_digest, status=1)
+    assert f"the store gives {other.manifest_digest}" in said
+    assert store.stat(f"fleets/ward-a/releases/{other.manifest_digest}.json") is None
 
 
 def test_rotation_by_two_people(anna: Person, ben: Person, store: ObjectStore) -> None:
