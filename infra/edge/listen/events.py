@@ -26,9 +26,14 @@ _PLACES = {"at": 3, "begin": 3, "end": 3, "seconds": 3, "rms_dbfs": 1, "peak_dbf
 class Event:
     """Base of all; `at` in seconds of stream time."""
 
-    name: ClassVar[str] = ""
+    NAME: ClassVar[str] = ""
 
     at: float
+
+    @property
+    def name(self) -> str:
+        """What the event is called."""
+        return self.NAME
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, `event` first; what is None is left out."""
@@ -52,7 +57,7 @@ def _plain(value: Any, places: int) -> Any:
 class Level(Event):
     """RMS and peak of a tenth of a second."""
 
-    name: ClassVar[str] = "level"
+    NAME: ClassVar[str] = "level"
 
     rms_dbfs: float
     peak_dbfs: float
@@ -66,7 +71,7 @@ class Frame(Event):
     p(cry) over the smoothing time, `own` that of this frame alone.
     """
 
-    name: ClassVar[str] = "frame"
+    NAME: ClassVar[str] = "frame"
 
     begin: float
     end: float
@@ -103,7 +108,7 @@ class Bout(Event):
     ended_by: str | None = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """`bout` or `abstain`."""
         return self.kind
 
@@ -112,7 +117,7 @@ class Bout(Event):
 class Gap(Event):
     """Samples lost from `begin` on; the end says until when and how much."""
 
-    name: ClassVar[str] = "gap"
+    NAME: ClassVar[str] = "gap"
 
     phase: Phase
     why: str
@@ -125,7 +130,7 @@ class Gap(Event):
 class Quality(Event):
     """The recording itself is in doubt: `problem` is `clipping`, `silence` or `score`."""
 
-    name: ClassVar[str] = "quality"
+    NAME: ClassVar[str] = "quality"
 
     phase: Phase
     problem: Literal["clipping", "silence", "score"]

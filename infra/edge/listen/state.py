@@ -16,7 +16,11 @@ class State:
     """A reducer over the JSON events of one or several streams; its size is bounded."""
 
     def __init__(self) -> None:
-        self._stream: Json = {}
+        self._begin({})
+
+    def _begin(self, stream: Json) -> None:
+        """Forget the stream before."""
+        self._stream = stream
         self._end: Json | None = None
         self._level: Json | None = None
         self._frame: Json | None = None
@@ -28,8 +32,7 @@ class State:
         event, phase = row["event"], row.get("phase")
         if event == "stream":
             if phase == "begin":
-                self.__init__()  # type: ignore[misc]
-                self._stream = row
+                self._begin(row)
             else:
                 self._end = row
         elif event == "level":
