@@ -7,27 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from infra.experiments import charts
+from infra.report.pages import environment, stylesheet
 from infra.report.render import count, est, num, seconds
 
 Json = Mapping[str, Any]
 
 _FOLDER = Path(__file__).parent
-_CSS = _FOLDER.parent / "report" / "page.css"
 
 
 def render_page(document: Json) -> str:
     """`experiments.json` → HTML; equal documents give equal pages."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment(_FOLDER)
+    templates.filters.update(
         num=num, est=est, count=count, seconds=seconds, share=share, share_est=share_est, rounds=rounds, signed=signed,
         verdict=verdict,
     )  # fmt: skip
@@ -39,9 +32,9 @@ def render_page(document: Json) -> str:
         "gate": charts.by_round(document, shares[0], "gate_auroc"),
         **{f"by_round_{p:g}": charts.by_round(document, p) for p in shares},
     }
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         document,
-        css=Markup(_CSS.read_text("utf-8")),  # noqa: S704 — our own file
+        css=stylesheet(),
         charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         shares=shares,
         answer=answer(document),

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.report import charts
+from infra.report.pages import environment, stylesheet
 from infra.report.paper import paper_table, travels
 from models.errors import OutputError
 
@@ -76,17 +77,10 @@ def write_page(page: str, out: Path) -> None:
 
 def render_html(metrics: Json) -> str:
     """The page as text; equal documents give equal pages."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment(_FOLDER)
+    templates.filters.update(
         num=num, pct=pct, est=est, seconds=seconds, count=count, system=system_name, when=when, short=short
     )
     evaluation = metrics.get("evaluation")
@@ -102,10 +96,10 @@ def render_html(metrics: Json) -> str:
         "provenance",
         "timings",
     )
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         {name: metrics.get(name) for name in sections},
         peak_memory_mb=metrics.get("peak_memory_mb"),
-        css=Markup((_FOLDER / "page.css").read_text("utf-8")),  # noqa: S704 — our own file
+        css=stylesheet(),
         charts={name: Markup(figure) for name, figure in _charts(metrics).items()},  # noqa: S704 — drawn and escaped by us
         paper=paper_table(metrics),
         confusion=_confusion(evaluation),

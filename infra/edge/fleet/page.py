@@ -10,13 +10,13 @@ from infra.edge.fleet import charts
 from infra.edge.fleet.abort import AbortRule
 from infra.edge.fleet.state import Phase
 from infra.edge.fleet.view import DeviceView, FleetView
+from infra.report.pages import environment, stylesheet
 from infra.report.render import count, num, seconds, short, when
 
 MAX_ROWS: Final = 500
 """Devices that the page names one by one; those in trouble come first."""
 
 _FOLDER = Path(__file__).parent
-_CSS = _FOLDER.parents[1] / "report" / "page.css"
 _TONE: Final = {
     Phase.ROLLING: "warn",
     Phase.ROLLING_BACK: "bad",
@@ -27,18 +27,11 @@ _TONE: Final = {
 
 def render_page(view: FleetView) -> str:
     """The page; equal views give equal pages."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment(_FOLDER)
     titles = {v.digest: v.title for v in view.versions}
-    environment.filters.update(
+    templates.filters.update(
         num=num,
         count=count,
         seconds=seconds,
@@ -53,7 +46,7 @@ def render_page(view: FleetView) -> str:
         "ratios": charts.ratios(view.ratios, rule),
         "latency": charts.latency(view.devices, [(v.digest, v.title) for v in view.versions]),
     }
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         view=view,
         rollout=view.rollout,
         rule=rule,
@@ -63,7 +56,7 @@ def render_page(view: FleetView) -> str:
         trouble=[d for d in view.devices if not d.agrees][:MAX_ROWS],
         well=[d for d in view.devices if d.agrees][:MAX_ROWS],
         failed=view.failed[:MAX_ROWS],
-        css=Markup(_CSS.read_text("utf-8")),  # noqa: S704 — our own file
+        css=stylesheet(),
         charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
     )
 

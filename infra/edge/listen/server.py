@@ -33,6 +33,7 @@ from infra.edge.listen.clip import classify_wav
 from infra.edge.listen.guard import LOOPBACK, Guard
 from infra.edge.listen.hub import Hub, TooManySubscribers
 from infra.edge.scorer import Scorer
+from infra.report.pages import palette
 from models.errors import AudioError, ServerError
 
 MAX_BODY = 32 * 2**20  # 16 minutes of 16 kHz, 16 bit
@@ -45,7 +46,7 @@ _LATE_SECONDS = 5.0  # without an event for this long, nobody is listening
 
 def page() -> tuple[str, str]:
     """The page, and the content security policy that lets it do what it does and nothing else."""
-    html = (Path(__file__).parent / "page.html").read_text("utf-8")
+    html = (Path(__file__).parent / "page.html").read_text("utf-8").replace("/* palette */", palette())
 
     def hashes(tag: str) -> str:
         bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)

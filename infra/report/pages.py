@@ -1,0 +1,37 @@
+"""What all our pages share: how templates are filled, and one look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jinja2
+    from markupsafe import Markup
+
+_FOLDER = Path(__file__).parent
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Templates of a folder: everything is escaped, and a name that is not given is an error."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def palette() -> str:
+    """Colours and typefaces, light and dark, as CSS variables; needs no template library."""
+    return (_FOLDER / "palette.css").read_text("utf-8")
+
+
+def stylesheet() -> Markup:
+    """The report's style, to stand in a page."""
+    from markupsafe import Markup
+
+    return Markup(palette() + (_FOLDER / "page.css").read_text("utf-8"))  # noqa: S704 — our own files
