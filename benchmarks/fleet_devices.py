@@ -20,13 +20,14 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from infra.digest import digest_bytes
-from infra.edge.agent.agent import Agent, Identity
+from infra.edge.agent.agent import Agent
 from infra.edge.agent.build import OnnxRuntime, Runtime
 from infra.edge.agent.config import Config
 from infra.edge.agent.disk import Disk
 from infra.edge.agent.health import FRAME_BYTES, Measured
 from infra.edge.agent.manifest import GOLDEN_INPUTS, GOLDEN_OUTPUTS, MODEL_NAME
 from infra.edge.agent.openssl import OpenSSL
+from infra.edge.agent.reporter import Identity
 from infra.edge.agent.s3 import S3Store
 from infra.edge.agent.service import Service
 from infra.edge.agent.sigv4 import Credentials

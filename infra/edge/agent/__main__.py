@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
-from .agent import Agent, Identity
+from .agent import Agent
 from .build import Backend, Fallback, OnnxRuntime
 from .config import Config, read_config, require_private
 from .disk import Disk, dump
@@ -17,6 +17,7 @@ from .documents import MAX_ENVELOPE_BYTES
 from .engine import TensorRT
 from .errors import AgentError, ConfigError
 from .openssl import OpenSSL
+from .reporter import Identity
 from .s3 import S3Store
 from .service import Service
 from .store import DirectoryStore, Store

@@ -9,7 +9,7 @@ import random
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Optional
 
 from . import VERSION
 from .build import Backend, Made
@@ -19,17 +19,8 @@ from .documents import MAX_ENVELOPE_BYTES, strict_json
 from .download import fetch
 from .errors import BuildFailed, ConfigError, NoSpace, Refused, StoreUnreachable, TooLarge, Unhealthy
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, MODEL_NAME, Manifest, check_manifest
-from .report import (
-    INSTALLING,
-    REFUSED,
-    ROLLED_BACK,
-    RUNNING,
-    Sign,
-    Status,
-    error_of,
-    report_key,
-    write_report,
-)
+from .report import INSTALLING, REFUSED, ROLLED_BACK, RUNNING, Status, error_of
+from .reporter import Identity, Reporter
 from .service import Service
 from .slots import Installed, Slots
 from .state import StateFile
@@ -38,13 +29,6 @@ from .trusted import Release, Ring, Trusted, Verify
 
 MAX_ROOTS = 32  # of one poll; more are taken up by the next
 _MAX_DELAY_S = 900.0
-
-
-class Identity(NamedTuple):
-    """How the device signs its reports."""
-
-    key_id: str
-    sign: Sign
 
 
 class Agent:
@@ -71,11 +55,12 @@ class Agent:
         log: Callable[[str], None] = print,
     ) -> None:
         self._config, self._store, self._backend, self._service = config, store, backend, service
-        self._identity, self._clock, self._log = identity, clock, log
+        self._clock, self._log = clock, log
         self._disk = disk or Disk()
         self._disk.make_folder(config.folder)
         self._slots = Slots(config.folder, self._disk)
         self._state = StateFile(config.folder / "state.json", self._disk)
+        self._reporter = Reporter(config, store, identity, self._state, clock, log)
         self._trusted = Trusted(
             config.fleet,
             config.device,
@@ -86,8 +71,6 @@ class Agent:
             config.desired_floor,
         )
         self._running = self._slots.running()
-        self._told = None  # type: Optional[Status]
-        self._told_at = 0.0
         self._answered = None  # type: Optional[str]  # the release that was restarted and is not yet written down
         self._went_back = False  # the same of the way back
 
@@ -374,36 +357,5 @@ class Agent:
         )
 
     def _report(self, status: Status) -> None:
-        """Tell the fleet what is new; a report that does not get through is made again at the next poll."""
-        now = self._clock()
-        if status == self._told and 0 <= now - self._told_at < self._config.report_every_s:
-            return
-        if status.error is not None and status != self._told:
-            self._log(f"{status.state}: {status.error['kind']}: {status.error['message']}")
-        version = self._state.state.report + 1
-        try:
-            self._state.update(report=version)
-        except NoSpace as err:  # a full disk is what the fleet has to hear of
-            self._log(str(err))
-        config, identity = self._config, self._identity
-        data = write_report(
-            status,
-            config.fleet,
-            config.device,
-            version,
-            now,
-            identity.key_id,
-            identity.sign,
-            dict(
-                {} if self._running is None else self._running.info,
-                agent=VERSION,
-                hardware=config.hardware,
-            ),
-        )
-        try:
-            self._store.put(report_key(config.fleet, config.device), data)
-        except Refused as err:
-            self._log(f"no report: {err}")
-            self._told = None
-            return
-        self._told, self._told_at = status, now
+        info = {} if self._running is None else self._running.info
+        self._reporter.tell(status, dict(info, agent=VERSION, hardware=self._config.hardware))

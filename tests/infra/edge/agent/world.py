@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.digest import canonical_json, digest_bytes
-from infra.edge.agent.agent import Agent, Identity
+from infra.edge.agent.agent import Agent
 from infra.edge.agent.build import Backend, Runtime
 from infra.edge.agent.config import Config
 from infra.edge.agent.disk import Disk
@@ -29,6 +29,7 @@ from infra.edge.agent.engine import Board, TensorRT
 from infra.edge.agent.health import Measured
 from infra.edge.agent.openssl import OpenSSL
 from infra.edge.agent.report import Status
+from infra.edge.agent.reporter import Identity
 from infra.edge.agent.service import Service
 from infra.edge.agent.store import DirectoryStore, Store
 from infra.edge.bundle import Bundle
