@@ -8,12 +8,17 @@
 
 The SDK's `put_object` sends no conditional headers (passing them as metadata silently overwrites), so conditional writes
 go through a presigned PUT that carries `If-None-Match` or `If-Match`.
+
+SeaweedFS guards a condition by a lock that it polls and that lapses after five seconds: of twenty writers at once two won, after
+seconds each. So the writers of an embedded server, which are all on its machine, take turns by a file lock (`turns`); another
+endpoint's conditional writes are its own business.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -57,7 +62,10 @@ class StoredObject:
 
 
 class ObjectStore:
-    """One bucket of one endpoint. Threads may share it; processes make their own."""
+    """One bucket of one endpoint. Threads may share it; processes make their own.
+
+    `turns` is a folder of lock files: conditional writers of one key that name the same folder go one after the other.
+    """
 
     def __init__(
         self,
@@ -68,8 +76,10 @@ class ObjectStore:
         bucket: str,
         secure: bool = True,
         region: str = "us-east-1",
+        turns: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._turns = turns
         self.bucket = bucket
         self._conditional_checked = False
         self._http = urllib3.PoolManager(
@@ -249,7 +259,7 @@ class ObjectStore:
         # a writer that dies after the headers must not leave an empty object, as SeaweedFS 4.48 makes one without the digest
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         headers = {**condition, "Content-MD5": digest}
-        with self._errors("write", key):
+        with self._turn(key), self._errors("write", key):
             for _ in range(_CONDITIONAL_ATTEMPTS):
                 url = self._minio.presigned_put_object(self.bucket, key, expires=timedelta(minutes=5))
                 # a lost answer must not be retried: our own first attempt would then look like another writer
@@ -262,6 +272,26 @@ class ObjectStore:
                 if answer.status != 409:  # S3's "a conflicting write is in flight, try again"
                     raise StoreError(_refusal(self.endpoint, "write", key, answer.status, answer.data))
             raise ConflictError(f"{key} is being written by others; try again")
+
+    @contextlib.contextmanager
+    def _turn(self, key: str) -> Iterator[None]:
+        """Wait for the other conditional writers of this key; the lock falls with its holder, however that one ends."""
+        if self._turns is None:
+            yield
+            return
+        name = hashlib.sha256(f"{self.bucket}/{key}".encode()).hexdigest()[
+            :2
+        ]  # at most 256 files for any number of keys
+        try:
+            self._turns.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = (self._turns / name).open("a")
+        except OSError as err:
+            raise StoreError(
+                f"cannot write {key}: no lock can be taken in {self._turns} ({err.strerror}); make it writable"
+            ) from None
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # its holder's request ends by the client's own timeouts
+            yield
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:

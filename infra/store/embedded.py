@@ -3,7 +3,7 @@
     <work_dir>/store/data/…            buckets; they survive `kill -9` and a change of ports
                      credentials.json  generated keys (0600), also s3.json, grpc.crt, grpc.key
                      weed.json         process record: pid, start time, ports
-                     weed.log  ports.json  lock  users
+                     weed.log  ports.json  lock  users  turns/
 
 - `ensure_running` finds the running server or starts it; processes that race for it get the same one.
 - `open_store`, what a run uses, also holds a lease: when the last holder leaves, a server that was not asked for by name
@@ -56,10 +56,13 @@ class EmbeddedServer:
     access_key: str
     secret_key: str = field(repr=False)
     pid: int = 0
+    turns: Path | None = None  # lock files by which conditional writers take turns
 
     def connect(self, *, bucket: str = _BUCKET) -> ObjectStore:
         """A client of this server."""
-        return ObjectStore(self.endpoint, self.access_key, self.secret_key, bucket=bucket, secure=False)
+        return ObjectStore(
+            self.endpoint, self.access_key, self.secret_key, bucket=bucket, secure=False, turns=self.turns
+        )
 
 
 def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> EmbeddedServer:
@@ -83,7 +86,9 @@ def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> Embe
                     "with `cryfed server down` first"
                 )
             try:
-                process.wait_healthy(running, partial(_healthy, running, secret), timeout=_HEALTH_TIMEOUT_S)
+                process.wait_healthy(
+                    running, partial(_healthy, folder, running, secret), timeout=_HEALTH_TIMEOUT_S
+                )
             except ServerError:
                 _stop(folder, running)  # hung, or dying: start another on the same data
                 running = None
@@ -91,14 +96,14 @@ def ensure_running(work_dir: Path, *, port: int = 0, keep: bool = False) -> Embe
             running = _start(folder, secret, port)
         if keep and not running.keep:
             running = process.mark_kept(folder, running)
-    return _describe(running, secret)
+    return _describe(folder, running, secret)
 
 
 def find_running(work_dir: Path) -> EmbeddedServer | None:
     """The embedded server of this work folder if it is up; starts nothing."""
     folder = _folder(work_dir)
     running = process.find(folder, NAME)
-    return None if running is None else _describe(running, identity.load_or_make(folder))
+    return None if running is None else _describe(folder, running, identity.load_or_make(folder))
 
 
 def stop_running(work_dir: Path) -> bool:
@@ -188,7 +193,9 @@ def _start(folder: Path, secret: identity.Identity, port: int) -> ServerProcess:
         argv = _arguments(program, folder, data, ports)
         running = process.spawn(folder, NAME, argv, _environment(folder, secret), ports)
         try:
-            process.wait_healthy(running, partial(_healthy, running, secret), timeout=_START_TIMEOUT_S)
+            process.wait_healthy(
+                running, partial(_healthy, folder, running, secret), timeout=_START_TIMEOUT_S
+            )
         except ServerError:
             _stop(folder, running)
             # somebody may have taken a port between our look and the server's: choose again
@@ -280,14 +287,14 @@ def _environment(folder: Path, secret: identity.Identity) -> dict[str, str]:
     }
 
 
-def _healthy(running: ServerProcess, secret: identity.Identity) -> bool:
+def _healthy(folder: Path, running: ServerProcess, secret: identity.Identity) -> bool:
     """Whether the server takes and gives back an object under our key: a stranger on its port would not."""
     url = f"http://{LOOPBACK}:{running.ports['s3']}/status"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5.0):
             pass
-        store = _describe(running, secret).connect()
+        store = _describe(folder, running, secret).connect()
         store.ensure_bucket()
         token = secrets.token_bytes(8)
         store.put(_HEALTH_KEY, token)
@@ -309,9 +316,13 @@ def _remove_sockets(ports: dict[str, int]) -> None:
                 (Path("/tmp") / name).unlink(missing_ok=True)  # noqa: S108 - where the server puts them
 
 
-def _describe(running: ServerProcess, secret: identity.Identity) -> EmbeddedServer:
+def _describe(folder: Path, running: ServerProcess, secret: identity.Identity) -> EmbeddedServer:
     return EmbeddedServer(
-        f"{LOOPBACK}:{running.ports['s3']}", secret.access_key, secret.secret_key, running.pid
+        f"{LOOPBACK}:{running.ports['s3']}",
+        secret.access_key,
+        secret.secret_key,
+        running.pid,
+        folder / "turns",
     )
 
 

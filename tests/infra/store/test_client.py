@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -73,23 +75,57 @@ def test_reads_are_bounded_and_leave_no_file(store: ObjectStore, tmp_path: Path)
     assert len(store.get("big", max_bytes=100_001)) == 100_001
 
 
-def test_of_eight_creators_exactly_one_wins_and_its_bytes_stay(store: ObjectStore) -> None:
-    for turn in range(2):  # a loser waits up to 3 s for the embedded server's lock on the name
-        results = race(8, lambda i, key=f"name/{turn}": store.put_if_absent(key, b"writer %d" % i))  # type: ignore[misc]
-        assert sorted(map(str, results)) == ["False"] * 7 + ["True"]
+def test_of_twenty_creators_exactly_one_wins_and_its_bytes_stay(store: ObjectStore) -> None:
+    """Without turns the server lets two win now and then, after seconds in which its lock lapses."""
+    began = time.monotonic()
+    for turn in range(10):
+        results = race(20, lambda i, key=f"name/{turn}": store.put_if_absent(key, b"writer %d" % i))  # type: ignore[misc]
+        assert sorted(map(str, results)) == ["False"] * 19 + ["True"]
         assert store.get(f"name/{turn}") == b"writer %d" % results.index(True)
+    assert time.monotonic() - began < 30  # 2 s; over 100 s where writers contend for the server's own lock
 
 
-def test_of_eight_replacers_exactly_one_wins(store: ObjectStore) -> None:
+def test_of_twenty_replacers_exactly_one_wins(store: ObjectStore) -> None:
     store.put("pointer", b"old")
-    found = store.find("pointer")
-    assert found is not None
-    results = race(8, lambda i: store.replace_if_match("pointer", b"new %d" % i, found.etag))
-    winners = [i for i, r in enumerate(results) if isinstance(r, str)]
-    assert len(winners) == 1
-    assert sum(isinstance(r, ConflictError) for r in results) == 7
-    assert store.get("pointer") == b"new %d" % winners[0]
+    for turn in range(10):
+        found = store.find("pointer")
+        assert found is not None
+        results = race(
+            20,
+            lambda i, etag=found.etag, turn=turn: store.replace_if_match(
+                "pointer", b"%d.%d" % (turn, i), etag
+            ),
+        )  # type: ignore[misc]
+        winners = [i for i, r in enumerate(results) if isinstance(r, str)]
+        assert len(winners) == 1
+        assert sum(isinstance(r, ConflictError) for r in results) == 19
+        assert store.get("pointer") == b"%d.%d" % (turn, winners[0])
     assert store.replace_if_match("pointer", b"next", str(results[winners[0]]))
+
+
+def test_writers_in_other_processes_wait_their_turn_and_a_dead_one_holds_nobody_up(
+    server: EmbeddedServer, store: ObjectStore
+) -> None:
+    assert server.turns is not None
+    hold = (
+        "import fcntl, pathlib, sys, time\n"
+        "files = [p.open('a') for p in (pathlib.Path(sys.argv[1]) / f'{n:02x}' for n in range(256))]\n"
+        "[fcntl.flock(f, fcntl.LOCK_EX) for f in files]\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(server.turns)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        won: list[bool] = []
+        writer = threading.Thread(target=lambda: won.append(store.put_if_absent("waits", b"x")))
+        writer.start()
+        writer.join(0.5)
+        waited = writer.is_alive()
+        holder.kill()
+        writer.join(20)
+    assert waited
+    assert won == [True]
 
 
 def test_server_is_proven_to_honour_conditional_writes(
