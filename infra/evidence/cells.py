@@ -1,0 +1,100 @@
+"""Cells of the evidence: one training each, whose result is the scores of the clips it never met.
+
+An *arm* is a way to train; a cell is an arm, a fold and a seed, or an arm and a class of public noise that is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from infra.digest import digest_json
+from infra.evidence.folds import Folds, fold_parts
+from infra.evidence.frames import EvidenceFrames
+from models.frames import TEST, SiteFrames
+from models.gate_batches import AugmentConfig, GateBatches
+from models.gate_training import GateConfig, OnStep, train_gate, train_gate_federated
+from models.network import CryNet
+from models.predict import ClipScores, concat_scores, predict
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train the gate.
+
+    Attributes:
+        name: what its cells are filed under.
+        title: what a page calls it.
+        base: which pretrained network it begins from.
+        federated: over the sites, or all frames in one place.
+        training, augment: how.
+    """
+
+    name: str
+    title: str
+    base: str = "denoising"
+    federated: bool = False
+    training: GateConfig = field(default_factory=GateConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training; `without` names a class of public noise that is left out of it."""
+
+    arm: Arm
+    fold: int
+    seed: int
+    without: str = ""
+
+    def key(self, world: str) -> str:
+        """What its scores are filed under; `world` is the digest of data and base networks."""
+        what = asdict(self)
+        del what["arm"]["title"]
+        name = f"{self.arm.name}-{self.without or f'fold{self.fold}'}-seed{self.seed}"
+        return f"{name}-{digest_json({'cell': what, 'world': world})[:12]}"
+
+
+def run_cell(
+    cell: Cell,
+    net: CryNet,
+    frames: EvidenceFrames,
+    rows: pd.DataFrame,
+    folds: Folds,
+    on_step: OnStep | None = None,
+) -> ClipScores:
+    """Train from `net` (in place) and score the clips that were left out; `part` of the scores is the fold.
+
+    A site's non-cries and cries stay at the site where the arm is federated; public noise is everywhere.
+    """
+    parts = fold_parts(rows, folds, cell.fold, cell.without)
+    learn = _with_parts(frames.learn, rows, parts)
+    sites = {name: site for name, site in learn.items() if name}
+    mel, augment = net.cfg.log_mel, cell.arm.augment
+    if cell.arm.federated:
+        batches = {name: GateBatches([site], learn[""], mel, augment) for name, site in sites.items()}
+        train_gate_federated(net, batches, cell.arm.training, cell.seed, on_step)
+    else:
+        pooled = GateBatches(list(sites.values()), learn[""], mel, augment)
+        train_gate(net, pooled, cell.arm.training, cell.seed, on_step)
+    judged = [
+        predict(net, site.select(site.part[site.clip] == TEST))
+        for site in _with_parts(frames.judge, rows, parts).values()
+        if (site.part == TEST).any()
+    ]
+    scores = concat_scores(judged)
+    return replace(scores, part=np.full(len(scores), cell.fold, np.int8))
+
+
+def _with_parts(
+    frames: Mapping[str, SiteFrames], rows: pd.DataFrame, parts: np.ndarray
+) -> dict[str, SiteFrames]:
+    return {
+        name: replace(site, part=parts[(rows["site"] == name).to_numpy()]) for name, site in frames.items()
+    }
