@@ -5,10 +5,12 @@ A frame as recorded goes through what another phone, room and day would do to it
     microphone   a smooth random response over the mel bands
     noise        public noise or other non-cries, at −5…20 dB, mixed in power (`models.augment.mix_log_mel`)
     masks        SpecAugment (arXiv 1904.08779), one band and one stretch of time
-    mixup        two frames and their labels (arXiv 1710.09412)
+    mixup        two recordings and their labels (arXiv 1710.09412)
 
-Half of a batch are cries. The other half are the site's own non-cries and public noise, which every site has: a ward that never
-uploaded anything but cries learns what is none from there.
+A batch holds a few frames of each of its recordings, which share microphone, noise and SNR. The label is the recording's: not
+every second of it need be a cry (multiple-instance learning; the pooling is that of `models.predict`). Half of them are cries.
+The other half are the site's own non-cries and public noise, which every site has: a ward that never uploaded anything but cries
+learns what is none from there.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class AugmentConfig:
     mask_steps: int = 20
     mixup: float = 0.3  # α of its Beta(α, α); 0 turns it off
     own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
+    frames_per_clip: int = 4
 
     def __post_init__(self) -> None:
         """Refuse what is no range or share.
@@ -69,10 +72,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step learns from.
+    """What a step learns from: B recordings of K frames each, one recording's frames after the other's.
 
-    `x` (B, M, F) standardised log-mel as the denoiser takes it; `clean` the same without noise and masks; `cry` (B,) in [0, 1];
-    `reason` (B, C) a share for each reason, all zero where none is known.
+    `x` (B · K, M, F) standardised log-mel as the denoiser takes it; `clean` the same without noise and masks; `cry` (B,) in
+    [0, 1]; `reason` (B, C) a share for each reason, all zero where none is known.
     """
 
     x: Tensor
@@ -118,25 +121,25 @@ class GateBatches:
         return len(self._cries) + len(self._own)
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
-        """A batch of `size` frames; clips weigh the same however long they are."""
-        cfg, mel = self.cfg, self._mel
+        """A batch of `size` recordings; they weigh the same however long they are."""
+        cfg, mel, k = self.cfg, self._mel, self.cfg.frames_per_clip
         n_cry = size // 2
         n_own = round(cfg.own_share * size) if len(self._own) else 0
-        # a site with two non-cries would hear them in every batch: it draws each no more often than public noise
+        # a site with two non-cries would hear them in every batch: it draws each no more often than twice
         n_own = min(n_own, 2 * len(self._own))
         drawn = [
-            self._cries.draw(rng, n_cry), self._own.draw(rng, n_own), self._public.draw(rng, size - n_cry - n_own)
+            self._cries.draw(rng, n_cry, k), self._own.draw(rng, n_own, k), self._public.draw(rng, size - n_cry - n_own, k)
         ]  # fmt: skip
         frames = np.concatenate([f for f, _ in drawn])
         reason = np.concatenate([r for _, r in drawn])
         one_hot = (reason[:, None] == np.arange(self._n_reasons)).astype(np.float32)  # none for −1
         cry = np.zeros(size, np.float32)
         cry[:n_cry] = 1.0
-        noise = torch.from_numpy(self._public.draw(rng, size)[0].astype(np.float32))
-        clean = self._microphone(torch.from_numpy(frames.astype(np.float32)), rng)
+        noise = torch.from_numpy(self._public.draw(rng, size, k)[0].astype(np.float32))
+        clean = self._microphone(torch.from_numpy(frames.astype(np.float32)), rng, size)
         snr = rng.uniform(cfg.snr_low, cfg.snr_high, size)
         snr[rng.random(size) < cfg.clean_share] = np.inf
-        mixed, target = mix_log_mel(clean, noise, torch.from_numpy(snr.astype(np.float32)), mel)
+        mixed, target = mix_log_mel(clean, noise, torch.from_numpy(np.repeat(snr, k).astype(np.float32)), mel)
         floor = (math.log(mel.floor) - mel.mean) / mel.std
         x = mask_bands(
             self._standardise(mixed), max_rows=cfg.mask_rows, max_steps=cfg.mask_steps, value=floor
@@ -148,11 +151,12 @@ class GateBatches:
     def _standardise(self, x_BMF: Tensor) -> Tensor:
         return (x_BMF - self._mel.mean) * (1.0 / self._mel.std)
 
-    def _microphone(self, x_BMF: Tensor, rng: np.random.Generator) -> Tensor:
+    def _microphone(self, x_BMF: Tensor, rng: np.random.Generator, size: int) -> Tensor:
         cfg = self.cfg
         if cfg.microphone == 0.0:
             return x_BMF
-        points = rng.normal(0.0, cfg.microphone, (len(x_BMF), 1, cfg.microphone_points))
+        points = rng.normal(0.0, cfg.microphone, (size, 1, cfg.microphone_points))
+        points = np.repeat(points, cfg.frames_per_clip, axis=0)
         gain = nn.functional.interpolate(
             torch.from_numpy(points.astype(np.float32)),
             size=x_BMF.shape[1],
@@ -166,9 +170,11 @@ class GateBatches:
         if self.cfg.mixup == 0.0:
             return batch
         share = float(rng.beta(self.cfg.mixup, self.cfg.mixup))
-        other = torch.from_numpy(rng.permutation(len(batch.cry)))
+        k, clips = self.cfg.frames_per_clip, torch.from_numpy(rng.permutation(len(batch.cry)))
+        frames = (clips[:, None] * k + torch.arange(k)).reshape(-1)
         return Batch(
-            *(share * v + (1.0 - share) * v[other] for v in (batch.x, batch.clean, batch.cry, batch.reason))
+            *(share * v + (1.0 - share) * v[frames] for v in (batch.x, batch.clean)),
+            *(share * v + (1.0 - share) * v[clips] for v in (batch.cry, batch.reason)),
         )
 
 
@@ -195,11 +201,14 @@ class _Pool:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def draw(self, rng: np.random.Generator, n: int) -> tuple[FrameArray, npt.NDArray[np.int16]]:
-        """Frames (n, M, F), and the reasons (n,) of their clips, −1 for none."""
+    def draw(self, rng: np.random.Generator, n: int, k: int) -> tuple[FrameArray, npt.NDArray[np.int16]]:
+        """`k` frames of each of `n` clips, and the clips' reasons.
+
+        Frames (n · k, M, F) are different ones where a clip has so many; reasons (n,) are −1 where there is none.
+        """
         shape = self._frames[0].shape[1:]
-        out, reason = np.empty((n, *shape), np.float16), np.empty(n, np.int16)
+        out, reason = np.empty((n * k, *shape), np.float16), np.empty(n, np.int16)
         for i, clip in enumerate(rng.integers(0, max(1, len(self._rows)), n)):
             site, rows, reason[i] = self._rows[clip]
-            out[i] = self._frames[site][rows[rng.integers(len(rows))]]
+            out[i * k : (i + 1) * k] = self._frames[site][rng.choice(rows, k, replace=len(rows) < k)]
         return out, reason

@@ -34,11 +34,11 @@ OnStep = Callable[[int, int, float], None]
 class GateConfig:
     """How the gate is trained. Plain numbers only: it travels as JSON."""
 
-    steps: int = 600  # central; a federation takes rounds × local_steps at every site
-    batch_size: int = 64
+    steps: int = 450  # central; a federation takes rounds × local_steps at every site
+    batch_size: int = 20  # recordings, of `frames_per_clip` frames each
     rounds: int = 25
     local_steps: int = 8
-    local_batch_size: int = 24
+    local_batch_size: int = 6
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.08  # share of the steps
@@ -195,22 +195,27 @@ class _Learner:
     def _loss(self, batch: Batch) -> Tensor:
         net, cfg = self._net, self._cfg
         denoised = net.denoiser(batch.x)
-        out = net.classify(net.tokenizer(denoised))
-        loss = nn.functional.binary_cross_entropy_with_logits(out.gate_logit, batch.cry)
+        out, clips = net.classify(net.tokenizer(denoised)), len(batch.cry)
+        # a recording's scores from its frames', as `models.predict` pools them
+        gate = _soft_maximum(out.gate_logit.reshape(clips, -1))
+        energy = -_soft_maximum(-out.energy.reshape(clips, -1))
+        reasons = out.reason_logits.reshape(clips, -1, len(net.reasons)).mean(dim=1)
+        loss = nn.functional.binary_cross_entropy_with_logits(gate, batch.cry)
         known = batch.reason.sum().clamp_min(1.0)
-        loss = (
-            loss
-            - cfg.reason_weight * (batch.reason * torch.log_softmax(out.reason_logits, dim=1)).sum() / known
-        )
+        loss = loss - cfg.reason_weight * (batch.reason * torch.log_softmax(reasons, dim=1)).sum() / known
         # a mixture of a cry and another sound is asked to lie on both sides in its shares
-        inside = batch.cry * torch.relu(out.energy - cfg.energy_in).square()
-        outside = (1.0 - batch.cry) * torch.relu(cfg.energy_out - out.energy).square()
+        inside = batch.cry * torch.relu(energy - cfg.energy_in).square()
+        outside = (1.0 - batch.cry) * torch.relu(cfg.energy_out - energy).square()
         loss = loss + cfg.energy_weight * 2.0 * (inside + outside).mean()
         if cfg.denoising_weight > 0:
             loss = loss + cfg.denoising_weight * denoising_loss(
                 denoised, batch.clean, cfg.lambda_t, cfg.lambda_f
             )
         return loss
+
+
+def _soft_maximum(x_BK: Tensor) -> Tensor:
+    return torch.logsumexp(x_BK, dim=1) - math.log(x_BK.shape[1])
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """Scores: the network over a site's frames, and frames into clips.
 
-A clip is scored per view (rendering); its gate logit, reason logits and energy are the means over its frames.
+A clip is scored per view (rendering); its reason logits are the means over its frames. Its gate logit and energy are the means
+too, or the soft maximum, log mean exp: a recording is of a cry when some of it is, and most of a noisy one may be noise. Both are
+neutral to length: a clip of equal frames scores as each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,8 @@ import torch
 from models.errors import DataError
 from models.frames import SiteFrames
 from models.network import CryNet
+
+Pooling = Literal["mean", "soft_maximum"]
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,8 @@ def frame_scores(net: CryNet, tokens: npt.NDArray[np.floating], batch: int = 256
     return FrameScores(np.concatenate(gate), np.concatenate(reason), np.concatenate(energy))
 
 
-def clip_scores(frames: SiteFrames, scores: FrameScores) -> ClipScores:
-    """Means over the frames of each (clip, view).
+def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "mean") -> ClipScores:
+    """One row for each (clip, view), from its frames.
 
     Raises:
         DataError: scores and frames have different lengths.
@@ -119,12 +124,19 @@ def clip_scores(frames: SiteFrames, scores: FrameScores) -> ClipScores:
         np.add.at(total, row, values.astype(np.float64))
         return total / count.reshape(-1, *[1] * (values.ndim - 1))
 
+    def pooled(values: npt.NDArray) -> npt.NDArray[np.float64]:
+        if pooling == "mean":
+            return mean(values)
+        top = np.full(len(count), -np.inf)
+        np.maximum.at(top, row, values.astype(np.float64))
+        return np.log(mean(np.exp(values - top[row]))) + top
+
     clip = unique[0].astype(np.int32)
     return ClipScores(
         reasons=frames.reasons,
-        gate_logit=mean(scores.gate_logit),
+        gate_logit=pooled(scores.gate_logit),
         reason_logits=mean(scores.reason_logits),
-        energy=mean(scores.energy),
+        energy=-pooled(-scores.energy),
         n_frames=count.astype(np.int32),
         view=unique[1].astype(np.int16),
         snr_db=frames.snr_db[first],
@@ -139,18 +151,24 @@ def clip_scores(frames: SiteFrames, scores: FrameScores) -> ClipScores:
     )
 
 
-def predict(net: CryNet, frames: SiteFrames, tokens: npt.NDArray[np.floating] | None = None) -> ClipScores:
+def predict(
+    net: CryNet,
+    frames: SiteFrames,
+    tokens: npt.NDArray[np.floating] | None = None,
+    pooling: Pooling = "mean",
+) -> ClipScores:
     """Score every (clip, view) of a site, with the adapters and heads that the network holds.
 
     Args:
         net: the network.
         frames: the site's frames.
         tokens: their cached tokens (N, L, D), if there are any: the front of the network is then skipped.
+        pooling: how a clip's gate logit and energy come from its frames.
     """
     if net.reasons != frames.reasons:
         raise DataError(f"site {frames.site!r} has reasons {frames.reasons}, the network {net.reasons}")
     rows = frame_tokens(net, frames.log_mel) if tokens is None else tokens
-    return clip_scores(frames, frame_scores(net, rows))
+    return clip_scores(frames, frame_scores(net, rows), pooling)
 
 
 def concat_scores(parts: Sequence[ClipScores]) -> ClipScores:

@@ -84,7 +84,7 @@ def run_cell(
         pooled = GateBatches(list(sites.values()), learn[""], mel, augment)
         train_gate(net, pooled, cell.arm.training, cell.seed, on_step)
     judged = [
-        predict(net, site.select(site.part[site.clip] == TEST))
+        predict(net, site.select(site.part[site.clip] == TEST), pooling="soft_maximum")
         for site in _with_parts(frames.judge, rows, parts).values()
         if (site.part == TEST).any()
     ]

@@ -15,7 +15,9 @@ from models.frames import TEST, TRAIN, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
 
 MEL = LogMelConfig()
-AS_THEY_ARE = AugmentConfig(clean_share=1.0, microphone=0.0, mask_rows=0, mask_steps=0, mixup=0.0)
+AS_THEY_ARE = AugmentConfig(
+    clean_share=1.0, microphone=0.0, mask_rows=0, mask_steps=0, mixup=0.0, frames_per_clip=1
+)
 
 Site = Callable[..., SiteFrames]
 
@@ -118,6 +120,28 @@ def test_noise_masks_and_microphone_change_frames_but_not_their_target(site: Sit
         assert torch.isfinite(other.x).all()
         if "microphone" not in change and "clean_share" not in change:
             assert torch.allclose(other.clean, plain.clean)
+
+
+def test_frames_of_a_recording_share_what_is_done_to_it(site: Site) -> None:
+    cfg = replace(AS_THEY_ARE, frames_per_clip=4, microphone=0.7, mixup=0.5)
+    own, public = site("a", [1, 0], [6, 3]), site("", [0], [1], 1.0)
+    batch = GateBatches([own], public, MEL, cfg).draw(np.random.default_rng(2), 8)
+    assert batch.x.shape == (32, MEL.n_mels, MEL.n_frames)
+    assert (len(batch.cry), len(batch.reason)) == (8, 8)
+    clips = batch.x.reshape(8, 4, MEL.n_mels, MEL.n_frames)
+    # a clip's frames are alike here, so whatever is done to the clip must leave them alike
+    torch.testing.assert_close(clips, clips[:, :1].expand_as(clips))
+    assert not torch.allclose(clips[0], clips[1], atol=0.05)
+
+
+def test_a_long_recording_gives_different_frames(site: Site) -> None:
+    own = site("a", [1], [4])
+    own.log_mel[:] = np.arange(4, dtype=np.float16)[:, None, None]
+    batch = GateBatches([own], site("", [0], [1]), MEL, replace(AS_THEY_ARE, frames_per_clip=4)).draw(
+        np.random.default_rng(0), 2
+    )
+    level = batch.x[:4, 0, 0] * MEL.std + MEL.mean
+    torch.testing.assert_close(level.sort().values, torch.arange(4.0), atol=1e-3, rtol=0)
 
 
 def test_equal_seeds_draw_equal_batches(site: Site) -> None:

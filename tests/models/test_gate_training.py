@@ -25,7 +25,7 @@ from models.predict import predict
 
 CFG = preset("tiny")
 MEL = CFG.log_mel
-QUICK = GateConfig(steps=40, batch_size=16, rounds=8, local_steps=4, local_batch_size=16, lr=3e-3)
+QUICK = GateConfig(steps=40, batch_size=8, rounds=8, local_steps=4, local_batch_size=8, lr=3e-3)
 
 
 def frames(name: str, gate: list[int], seed: int) -> SiteFrames:
@@ -70,7 +70,7 @@ def test_learns_to_tell_cries_and_leaves_the_rest_alone(net: CryNet, how: str) -
 
 def test_a_federation_of_one_site_is_that_site_alone(net: CryNet) -> None:
     """25 rounds of 8 steps, nothing averaged: the same steps as in one place."""
-    cfg = replace(QUICK, steps=32, batch_size=16)
+    cfg = replace(QUICK, steps=32, batch_size=8)
     twin = CryNet(CFG, ("hungry", "tired"), seed=3)
     one = replace(cfg, rounds=8, local_steps=4)
     losses: list[float] = []

@@ -29,6 +29,20 @@ def test_clip_scores_are_means_by_hand() -> None:
     assert scores.label.tolist() == ["fan", "fan", "cry", "cry"]
 
 
+def test_the_soft_maximum_by_hand() -> None:
+    """log mean exp of 0 and 1; equal frames score as one of them, and a large logit does not overflow."""
+    frames = made_up_frames(clips=2)
+    values = np.arange(len(frames.clip), dtype=np.float32)
+    reasons = np.stack([values] * 3, axis=1)
+    scores = clip_scores(frames, FrameScores(values, reasons, -values), "soft_maximum")
+    top = np.log((1.0 + np.e) / 2.0)
+    np.testing.assert_allclose(scores.gate_logit, [top, 2.0, 3.0 + top, 5.0], rtol=1e-12)
+    np.testing.assert_allclose(scores.energy, [-top, -2.0, -3.0 - top, -5.0], rtol=1e-12)
+    assert scores.reason_logits[:, 2].tolist() == [0.5, 2.0, 3.5, 5.0]
+    same = np.full_like(values, 1000.0)
+    assert (clip_scores(frames, FrameScores(same, reasons, same), "soft_maximum").gate_logit == 1000.0).all()
+
+
 def test_cached_tokens_give_the_same_scores_as_the_waveform() -> None:
     """float16 storage of log-mel and tokens costs less than 0.02 in a logit."""
     net = tiny_net()
