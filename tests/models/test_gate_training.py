@@ -15,9 +15,11 @@ from models.gate_batches import AugmentConfig, GateBatches
 from models.gate_training import (
     GateConfig,
     gate_vector,
+    nesterov,
     set_gate_vector,
     train_gate,
     train_gate_federated,
+    upload_bytes,
 )
 from models.metrics import auroc
 from models.network import CryNet
@@ -72,13 +74,37 @@ def test_a_federation_of_one_site_is_that_site_alone(net: CryNet) -> None:
     """25 rounds of 8 steps, nothing averaged: the same steps as in one place."""
     cfg = replace(QUICK, steps=32, batch_size=8)
     twin = CryNet(CFG, ("hungry", "tired"), seed=3)
-    one = replace(cfg, rounds=8, local_steps=4)
+    one = replace(cfg, rounds=8, local_steps=4, server_lr=1.0, server_momentum=0.0, codec=None)
     losses: list[float] = []
     train_gate_federated(net, {"central": site("a", 1)}, one, 7, lambda _n, _of, loss: losses.append(loss))
     train_gate(twin, site("a", 1), cfg, 7)
     # θ goes through float32 sums θ + (y − θ), so the last bits may differ
     np.testing.assert_allclose(gate_vector(net, cfg), gate_vector(twin, cfg), atol=2e-4)
     assert len(losses) == 8
+
+
+def test_eight_bits_change_little_and_are_a_quarter_of_the_bytes(net: CryNet) -> None:
+    cfg = replace(QUICK, rounds=1, local_steps=3)
+    start = gate_vector(net, cfg)
+    ends = []
+    for codec in (cfg.codec, None):
+        set_gate_vector(net, cfg, start)
+        train_gate_federated(net, {"a": site("a", 1), "b": site("b", 2)}, replace(cfg, codec=codec), 1)
+        ends.append(gate_vector(net, cfg) - start)
+    error = np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[1])
+    assert 0 < error < 0.1
+    assert upload_bytes(net, replace(cfg, codec=None), 8) == 4 * start.size
+    assert upload_bytes(net, cfg, 8) < 2.4 * start.size  # 11 bits a value, padded to blocks
+
+
+def test_the_server_step_by_hand() -> None:
+    cfg = replace(QUICK, server_lr=0.5, server_momentum=0.6)
+    m = np.array([1.0, -2.0])
+    theta, velocity = nesterov(np.zeros(2, np.float32), np.zeros(2), m, cfg)
+    np.testing.assert_allclose(theta, 0.5 * 1.6 * m, rtol=1e-6)
+    theta, velocity = nesterov(theta, velocity, m, cfg)
+    np.testing.assert_allclose(velocity, 1.6 * m)
+    np.testing.assert_allclose(theta, 0.5 * (1.6 + 1.0 + 0.6 * 1.6) * m, rtol=1e-6)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not(net: CryNet) -> None:
