@@ -3,7 +3,7 @@
 A frame as recorded goes through what another phone, room and day would do to it, in the order in which they do it:
 
     microphone   a smooth random response over the mel bands
-    noise        public noise or other non-cries, at −5…20 dB, mixed in power (`models.augment.mix_log_mel`)
+    noise        public noise, or what the site has that is no cry, at −5…20 dB, mixed in power (`models.augment.mix_log_mel`)
     masks        SpecAugment (arXiv 1904.08779), one band and one stretch of time
     mixup        two recordings and their labels (arXiv 1710.09412)
 
@@ -45,7 +45,7 @@ class AugmentConfig:
     microphone_points: int = 6  # over the mel bands, straight lines between them
     mask_rows: int = 10
     mask_steps: int = 20
-    mixup: float = 0.3  # α of its Beta(α, α); 0 turns it off
+    mixup: float = 0.0  # α of its Beta(α, α); 0 turns it off: beside masks and noise it did not help
     own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
     frames_per_clip: int = 4
 
@@ -110,6 +110,7 @@ class GateBatches:
         self._cries = _Pool([(s, 1) for s in sites])
         self._own = _Pool([(s, 0) for s in sites])
         self._public = _Pool([(public, 0)])
+        self._noise = _Pool([(public, 0), *((s, 0) for s in sites)])
         if not len(self._cries) or not len(self._public):
             raise DataError(
                 "the gate needs cries and public noise to learn from: look at the roles and parts of the manifest"
@@ -135,7 +136,7 @@ class GateBatches:
         one_hot = (reason[:, None] == np.arange(self._n_reasons)).astype(np.float32)  # none for −1
         cry = np.zeros(size, np.float32)
         cry[:n_cry] = 1.0
-        noise = torch.from_numpy(self._public.draw(rng, size, k)[0].astype(np.float32))
+        noise = torch.from_numpy(self._noise.draw(rng, size, k)[0].astype(np.float32))
         clean = self._microphone(torch.from_numpy(frames.astype(np.float32)), rng, size)
         snr = rng.uniform(cfg.snr_low, cfg.snr_high, size)
         snr[rng.random(size) < cfg.clean_share] = np.inf

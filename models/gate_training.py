@@ -39,9 +39,9 @@ OnStep = Callable[[int, int, float], None]
 class GateConfig:
     """How the gate is trained. Plain numbers only: it travels as JSON."""
 
-    steps: int = 450  # central; a federation takes rounds × local_steps at every site
+    steps: int = 360  # central; a federation takes rounds × local_steps at every site
     batch_size: int = 20  # recordings, of `frames_per_clip` frames each
-    rounds: int = 25
+    rounds: int = 20
     local_steps: int = 8
     local_batch_size: int = 6
     lr: float = 1e-3
@@ -293,11 +293,16 @@ def _session(net: CryNet, cfg: GateConfig, seed: int) -> Iterator[None]:
     for p in gate_parameters(net, cfg):
         p.requires_grad_(True)
     net.train(net.cfg.dropout > 0)
+    convolutions = (net.denoiser, net.tokenizer)
+    for part in convolutions:  # a tenth faster per step on a CPU
+        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         with adapters_off(net), torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("gate masks", seed))
             yield
     finally:
         torch.set_num_threads(before)
+        for part in convolutions:
+            part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         net.requires_grad_(False)
         net.eval()

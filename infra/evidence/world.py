@@ -23,7 +23,7 @@ from infra.data.pretraining import pretraining_set
 from infra.data.synth.config import SynthConfig
 from infra.data.synth.corpus import synthesise
 from infra.digest import digest_bytes, digest_json
-from infra.evidence.folds import FOLDS, Folds, evidence_folds, judged
+from infra.evidence.folds import FOLDS, Folds, evidence_folds, is_public, judged
 from infra.evidence.frames import EvidenceFrames, evidence_frames
 from infra.federation.files import decode_arrays, encode_arrays
 from models.config import ModelConfig, preset
@@ -69,6 +69,11 @@ class World:
     bases: Mapping[str, dict[str, np.ndarray]]
     digest: str
     manifest: str
+
+    @property
+    def noise_classes(self) -> list[str]:
+        """The classes of public noise."""
+        return sorted(set(self.rows["label"][is_public(self.rows)]))
 
     def network(self, base: str) -> CryNet:
         """A pretrained network, its own copy."""

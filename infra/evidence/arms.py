@@ -1,0 +1,48 @@
+"""The arms that the evidence compares, and the plan of cells: which folds, seeds and left-out classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from infra.evidence.cells import Arm, Cell
+from infra.evidence.folds import FOLDS
+from models.gate_training import GateConfig
+
+CENTRAL: Final = Arm("central", "central: all recordings in one place")
+FEDERATED: Final = Arm("federated", "federated: recordings stay at their site", federated=True)
+PLAIN: Final = Arm("no-denoiser", "central, without the denoiser", base="plain")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, in this order; a run that is broken off can be read as far as it came."""
+
+    arms: tuple[Arm, ...] = (CENTRAL, FEDERATED, PLAIN)
+    folds: int = FOLDS
+    seeds: tuple[int, ...] = (1, 2, 3)
+    leave_out: Arm = CENTRAL  # trained once without each class of public noise
+
+    def cells(self, arm: Arm, seed: int) -> list[Cell]:
+        """An arm's folds with one seed."""
+        return [Cell(arm, fold, seed) for fold in range(self.folds)]
+
+    def left_out(self, classes: Sequence[str]) -> list[Cell]:
+        """A cell for each class of public noise; the folds, whose cries it is set against, take turns."""
+        return [
+            Cell(self.leave_out, k % self.folds, self.seeds[0], without=name)
+            for k, name in enumerate(sorted(classes))
+        ]
+
+
+FULL: Final = Plan()
+
+_SHORT: Final = GateConfig(steps=6, batch_size=8, rounds=2, local_steps=2, local_batch_size=6)
+QUICK: Final = Plan(
+    arms=tuple(
+        Arm(arm.name, arm.title, arm.base, arm.federated, _SHORT) for arm in (CENTRAL, FEDERATED, PLAIN)
+    ),
+    folds=2, seeds=(1, 2), leave_out=Arm(CENTRAL.name, CENTRAL.title, training=_SHORT),
+)  # fmt: skip
+"""A look at the machinery; its scores mean nothing."""
