@@ -66,22 +66,48 @@ def group_bootstrap(
     Returns:
         The value on the clips as they are, with the interval.
     """
+
+    def column(weight: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        # without a clip there is nothing to ask the statistic
+        return np.asarray(statistic(weight) if np.size(group) else np.nan, np.float64)[..., None]
+
+    return group_bootstrap_many(column, group, seed=seed, resamples=resamples, level=level)[0]
+
+
+def group_bootstrap_many(
+    statistics: Statistic,
+    group: npt.ArrayLike,
+    *,
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> list[Interval]:
+    """`group_bootstrap` of K statistics on the same resamples: values that share work, and differences between them.
+
+    Args:
+        statistics: of weights (r, n) → values (r, K), and of None → the values of the clips as they are (K,).
+        group, seed, resamples, level: as in `group_bootstrap`, whose intervals these are.
+
+    Returns:
+        K intervals.
+    """
     names, member = np.unique(np.asarray(group), return_inverse=True)
-    n = member.size
-    value = float(statistic(None)) if n else float("nan")
-    low = high = float("nan")
-    used = 0
+    value = np.asarray(statistics(None), np.float64)
+    drawn = np.empty((0, value.size))
     if len(names) >= 2:
         draws = group_draws(len(names), resamples, np.random.Generator(np.random.PCG64(seed)))
-        step = max(1, _CHUNK_VALUES // n)
-        values = np.concatenate(
+        step = max(1, _CHUNK_VALUES // member.size)
+        drawn = np.concatenate(
             [
-                np.asarray(statistic(draws[i : i + step][:, member].astype(np.float64)))
+                np.asarray(statistics(draws[i : i + step][:, member].astype(np.float64)))
                 for i in range(0, resamples, step)
             ]
         )
-        values = values[~np.isnan(values)]
-        used = values.size
-        if 2 * used >= resamples:
+    out = []
+    for k in range(value.size):
+        values = drawn[:, k][~np.isnan(drawn[:, k])]
+        low = high = float("nan")
+        if values.size and 2 * values.size >= resamples:
             low, high = (float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))
-    return Interval(value, low, high, level, len(names), resamples, used)
+        out.append(Interval(float(value[k]), low, high, level, len(names), resamples, values.size))
+    return out

@@ -89,6 +89,22 @@ def auroc(score: npt.ArrayLike, positive: npt.ArrayLike, weight: npt.ArrayLike |
     )
 
 
+@dataclass(frozen=True)
+class PrecisionRecallCurve:
+    """One point for each distinct score, `recall` (K,) rising; entry k is the rule "score ≥ threshold[k]"."""
+
+    threshold: Floats
+    recall: Floats
+    precision: Floats
+
+
+def precision_recall_curve(score: npt.ArrayLike, positive: npt.ArrayLike) -> PrecisionRecallCurve:
+    """Precision against recall at every distinct score (n,); its step-wise area is `average_precision`."""
+    s, y = np.asarray(score, np.float64), np.asarray(positive, bool)
+    threshold, tp, fp = _counts_by_threshold(s, y, np.ones(s.size))
+    return PrecisionRecallCurve(threshold, _ratio(tp, y.sum()), _ratio(tp, tp + fp))
+
+
 def average_precision(
     score: npt.ArrayLike, positive: npt.ArrayLike, weight: npt.ArrayLike | None = None
 ) -> Floats:

@@ -103,6 +103,47 @@ def frame_scores(net: CryNet, tokens: npt.NDArray[np.floating], batch: int = 256
     return FrameScores(np.concatenate(gate), np.concatenate(reason), np.concatenate(energy))
 
 
+@dataclass(frozen=True)
+class ClipRows:
+    """The (clip, view) pairs of a site, in order: `clip` (R,), `view` (R,), `first` (R,) a frame of each, `count` (R,) frames.
+
+    `row` (N,) is the pair of every frame.
+    """
+
+    clip: npt.NDArray[np.int32]
+    view: npt.NDArray[np.int16]
+    first: npt.NDArray[np.intp]
+    count: npt.NDArray[np.int32]
+    row: npt.NDArray[np.intp]
+
+    def mean(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
+        """Per frame (N, …) → mean over the frames of each pair (R, …)."""
+        total = np.zeros((len(self.count), *values.shape[1:]))
+        np.add.at(total, self.row, values.astype(np.float64))
+        return total / self.count.reshape(-1, *[1] * (values.ndim - 1))
+
+    def soft_maximum(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
+        """Per frame (N,) → log mean exp over the frames of each pair (R,)."""
+        top = np.full(len(self.count), -np.inf)
+        np.maximum.at(top, self.row, values.astype(np.float64))
+        return np.log(self.mean(np.exp(values - top[self.row]))) + top
+
+
+def clip_rows(frames: SiteFrames) -> ClipRows:
+    """The rows that a site's scores come in."""
+    key = np.stack([frames.clip.astype(np.int64), frames.view.astype(np.int64)])
+    unique, first, row, count = np.unique(
+        key, axis=1, return_index=True, return_inverse=True, return_counts=True
+    )
+    return ClipRows(
+        unique[0].astype(np.int32),
+        unique[1].astype(np.int16),
+        first,
+        count.astype(np.int32),
+        row.reshape(-1),
+    )
+
+
 def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "mean") -> ClipScores:
     """One row for each (clip, view), from its frames.
 
@@ -113,33 +154,17 @@ def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "mea
         raise DataError(
             f"site {frames.site!r}: {len(scores.gate_logit)} scores for {len(frames.clip)} frames"
         )
-    key = np.stack([frames.clip.astype(np.int64), frames.view.astype(np.int64)])
-    unique, first, row, count = np.unique(
-        key, axis=1, return_index=True, return_inverse=True, return_counts=True
-    )
-    row = row.reshape(-1)
-
-    def mean(values: npt.NDArray) -> npt.NDArray[np.float64]:
-        total = np.zeros((len(count), *values.shape[1:]))
-        np.add.at(total, row, values.astype(np.float64))
-        return total / count.reshape(-1, *[1] * (values.ndim - 1))
-
-    def pooled(values: npt.NDArray) -> npt.NDArray[np.float64]:
-        if pooling == "mean":
-            return mean(values)
-        top = np.full(len(count), -np.inf)
-        np.maximum.at(top, row, values.astype(np.float64))
-        return np.log(mean(np.exp(values - top[row]))) + top
-
-    clip = unique[0].astype(np.int32)
+    rows = clip_rows(frames)
+    clip = rows.clip
+    pooled = rows.mean if pooling == "mean" else rows.soft_maximum
     return ClipScores(
         reasons=frames.reasons,
         gate_logit=pooled(scores.gate_logit),
-        reason_logits=mean(scores.reason_logits),
+        reason_logits=rows.mean(scores.reason_logits),
         energy=-pooled(-scores.energy),
-        n_frames=count.astype(np.int32),
-        view=unique[1].astype(np.int16),
-        snr_db=frames.snr_db[first],
+        n_frames=rows.count,
+        view=rows.view,
+        snr_db=frames.snr_db[rows.first],
         site=np.full(len(clip), frames.site),
         clip=clip,
         clip_id=frames.clip_id[clip],
