@@ -1,8 +1,9 @@
 """The gate's document: ranking by arm, noise and kind of negatives, federated against central, with and without the denoiser.
 
-Every clip has one score per seed, of a network that met nothing of its group. A statistic is computed per seed and averaged over
-the seeds; its interval is the percentile interval of that average over resampled groups (an infant's device or a recording is
-drawn with all of its clips, in all seeds alike). Differences are paired: the same resamples for both.
+Every clip has one score per seed, of a network that met nothing of its group. A statistic is computed within each fold, whose
+clips one network judged, and averaged over folds and seeds; its interval is the percentile interval of that average over
+resampled groups (a device or a recording is drawn with all of its clips, in all seeds alike). Differences are paired: the same
+resamples for both.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.evidence.frames import SNRS, public_view, site_view
+from infra.evidence.signals import within_folds
 from models import metrics as m
 from models.bootstrap import Interval, group_bootstrap
 from models.errors import DataError
@@ -159,13 +161,7 @@ def _difference(reference: Seeds, other: Seeds, resamples: int) -> list[Json]:
             def gain(
                 w: npt.NDArray[np.float64] | None, kept: list[tuple[ClipScores, ClipScores]] = kept
             ) -> npt.NDArray[np.float64]:
-                return np.mean(
-                    [
-                        m.auroc(a.gate_logit, a.gate == 1, w) - m.auroc(b.gate_logit, b.gate == 1, w)
-                        for a, b in kept
-                    ],
-                    axis=0,
-                )
+                return np.mean([_within(m.auroc, a, w) - _within(m.auroc, b, w) for a, b in kept], axis=0)
 
             row[which] = group_bootstrap(gain, kept[0][0].group, seed=SEED, resamples=resamples).to_dict()
         out.append(row)
@@ -186,7 +182,15 @@ def _snr(view: int) -> float | None:
 
 def _auroc_of(scores: ClipScores, which: str) -> npt.NDArray[np.float64]:
     keep = (scores.gate == 1) | negatives(scores, which)
-    return m.auroc(scores.gate_logit[keep], scores.gate[keep] == 1)
+    return _within(m.auroc, scores.select(keep), None)
+
+
+def _within(
+    metric: Any, scores: ClipScores, w: npt.NDArray[np.float64] | None, *, energy: bool = False
+) -> npt.NDArray[np.float64]:
+    """A metric of the cries against the rest, the mean over folds."""
+    score = -scores.energy if energy else scores.gate_logit
+    return within_folds(metric, score, scores.gate == 1, scores.part, w)
 
 
 def _of(seeds: Seeds, which: str, metric: Any, resamples: int, *, energy: bool = False) -> Json:
@@ -195,7 +199,7 @@ def _of(seeds: Seeds, which: str, metric: Any, resamples: int, *, energy: bool =
 
 
 def _interval(seeds: Seeds, metric: Any, resamples: int, *, energy: bool = False) -> Interval:
-    statistics = [partial(metric, -v.energy if energy else v.gate_logit, v.gate == 1) for v in seeds.values()]
+    statistics = [partial(_within, metric, v, energy=energy) for v in seeds.values()]
 
     def mean(w: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
         return np.mean([statistic(w) for statistic in statistics], axis=0)
