@@ -42,8 +42,8 @@ class GateConfig:
     steps: int = 360  # central; a federation takes rounds × local_steps at every site
     batch_size: int = 20  # recordings, of `frames_per_clip` frames each
     rounds: int = 20
-    local_steps: int = 8
-    local_batch_size: int = 6
+    local_steps: int = 12
+    local_batch_size: int = 4
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.08  # share of the steps
@@ -58,7 +58,7 @@ class GateConfig:
     server_lr: float = 0.7
     server_momentum: float = 0.7
     codec: QuantiserConfig | None = field(  # None sends float32
-        default_factory=lambda: QuantiserConfig(bits=8, clip=2.0, adaptive_quantile=0.8)
+        default_factory=lambda: QuantiserConfig(bits=8, clip=6.0, adaptive_quantile=0.8)
     )
     threads: int = 1  # sums over several depend on their number
 

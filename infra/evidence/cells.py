@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,11 @@ from models.network import CryNet
 from models.predict import ClipScores, concat_scores, predict
 
 Json = dict[str, Any]
+
+_CENTRAL_ALONE: Final = ("steps", "batch_size")
+_FEDERATED_ALONE: Final = (
+    "rounds", "local_steps", "local_batch_size", "server_lr", "server_momentum", "codec"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Cell:
         """What its scores are filed under; `world` is the digest of data and base networks."""
         what = asdict(self)
         del what["arm"]["title"]
+        for name in _CENTRAL_ALONE if self.arm.federated else _FEDERATED_ALONE:
+            del what["arm"]["training"][name]  # says nothing about this cell
         name = f"{self.arm.name}-{self.without or f'fold{self.fold}'}-seed{self.seed}"
         return f"{name}-{digest_json({'cell': what, 'world': world})[:12]}"
 
