@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from infra.evaluation.protocol import NEGATIVES, EvaluationConfig, Json, Mask, as_recorded
+from infra.evaluation.protocol import NEGATIVES, EvaluationConfig, Json, Mask, as_recorded, number
 from infra.evidence.signals import (
     Distances,
     Metric,
@@ -96,7 +96,7 @@ def abstention_evidence(
     signals = list(clean[0].signals)
     cross_fitted = fitted_on == "cross_fitted"
     fittable = [s for s in signals if s in fit[0].signals] if len(folds) > 1 or not cross_fitted else []
-    ranking = {which: _ranking(clean, which, config) for which in NEGATIVES}
+    ranking = {which: rank_signals(clean, which, config) for which in NEGATIVES}
     auroc = ranking["all"]["signals"]["energy"]["auroc"] if "energy" in signals else None
     table = partial(site_threshold_table, config=config, cross_fitted=cross_fitted)
     return {
@@ -153,8 +153,12 @@ def _mean_over_seeds(
     return np.asarray(np.mean(values, axis=0))
 
 
-def _ranking(clean: Sequence[SeedScores], which: str, config: EvaluationConfig) -> Json:
-    """Cries against one kind of non-cry, by every signal, and each signal's difference to energy on the same resamples."""
+def rank_signals(clean: Sequence[SeedScores], which: str, config: EvaluationConfig) -> Json:
+    """Cries against one kind of non-cry (of `NEGATIVES`) by every signal, and each signal less energy on the same resamples.
+
+    Returns:
+        `clips`, `prevalence`, `signals` with intervals and curves, and `against_energy`.
+    """
     first = clean[0]
     public = first.scores.site == ""
     keep = first.cry | (np.ones_like(public) if which == "all" else public == (which == "public"))
@@ -198,7 +202,7 @@ def _ranking(clean: Sequence[SeedScores], which: str, config: EvaluationConfig) 
         out["signals"][signal] = {
             **{stat: value[signal, stat] for stat in (*RANKING, "pooled_auroc")},
             "auroc_by_seed": [
-                float(_mean_over_seeds(m.auroc, [t], signal, [t.cry], None)) for t in tables
+                number(_mean_over_seeds(m.auroc, [t], signal, [t.cry], None)) for t in tables
             ],
             "roc": mean_curve(_roc, rows, _GRID, stepped=False),
             "precision_recall": mean_curve(_precision, rows, _GRID[1:], stepped=True),

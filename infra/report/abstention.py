@@ -20,7 +20,8 @@ def render_abstention(document: Json) -> str:
     from markupsafe import Markup
 
     thresholds = document["thresholds"]
-    shown = thresholds.get("energy")
+    lead = "energy" if "energy" in thresholds else next(iter(thresholds), None)
+    shown = thresholds[lead] if lead else None
     drawn = {
         "roc": charts.roc(document["ranking"]),
         "precision_recall": charts.precision_recall(document["ranking"]),
@@ -41,6 +42,7 @@ def render_abstention(document: Json) -> str:
         titles={name: title[0].upper() + title[1:] for name, title in charts.NAMES.items()},
         answer=answer(document),
         travels=travels(shown) if shown else "",
+        lead=lead,
     )
 
 
