@@ -32,7 +32,9 @@ def render_abstention(document: Json) -> str:
         "cross_refused": charts.cross_site(shown, "refused") if shown else "",
     }
     templates = environment(_FOLDER)
-    templates.filters.update(num=num, est=est, count=count, pct=pct, share=share, signed=signed)
+    templates.filters.update(
+        num=num, est=est, count=count, pct=pct, share=share, signed=signed, points=points
+    )
     return templates.get_template(
         "abstention.html.j2"
     ).render(
@@ -57,6 +59,11 @@ def share(value: Json | None) -> Any:
     return Markup("{} <small>{}–{}</small>").format(
         pct(value["value"]), f"{100 * value['low']:.0f}", f"{100 * value['high']:.0f}"
     )
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """A share in points of percent."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def signed(value: Json | None, scale: float = 1.0) -> Any:
@@ -106,13 +113,13 @@ def answer(document: Json) -> str:
 
 
 def travels(table: Json) -> str:
-    """Whether a site's threshold does at other sites what it does at home."""
+    """What a site's threshold does at other sites beside what it does at home."""
     own, other = table["spread"]["own"]["kept"], table["spread"]["other"]["kept"]
     if other["sd"] is None:
         return "There is one site, so nothing can be said of others."
     return (
-        f"At home a threshold keeps {pct(own['min'])} to {pct(own['max'])} of a site’s cries, elsewhere "
-        f"{pct(other['min'])} to {pct(other['max'])}. Over sites the deviation is {100 * own['sd']:.1f} points at home and "
+        f"At home a threshold keeps {points(own['min'], 0)} to {pct(own['max'])} of a site’s cries, elsewhere "
+        f"{points(other['min'], 0)} to {pct(other['max'])}. Over sites the deviation is {100 * own['sd']:.1f} points at home and "
         f"{100 * other['sd']:.1f} elsewhere; equal sites of these sizes would show {100 * own['sd_by_chance']:.1f} and "
         f"{100 * other['sd_by_chance']:.1f} by the luck of their clips alone."
-    )
+    ).replace(" %", "\N{NO-BREAK SPACE}%")

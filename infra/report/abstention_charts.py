@@ -179,6 +179,7 @@ def differences(ranking: Json) -> str:
                         label=label if at == y[0] + offset else None,
                     )
         ax.set_title(title)
+        ax.locator_params(axis="x", nbins=6)
         ax.set_yticks(y, [NAMES[n] for n in names])
         ax.set_ylim(-0.5, len(names) - 0.5)
         ax.grid(visible=False, axis="y")
@@ -217,13 +218,11 @@ def cross_site(table: Json, key: str) -> str:
                 ax.add_patch(_box(j, i, fill=False, edgecolor=INK, linewidth=1.2))
     ax.set_xlim(-0.5, len(to) - 0.5)
     ax.set_ylim(len(cross["from"]) - 0.5, -0.5)
-    short = [name.removeprefix("site").lstrip("0") or name for name in to]
+    short = [name.removeprefix("site") or name for name in to]
     ax.set_xticks(
         range(len(to)), [f"{name}\n{count}" if count else name for name, count in zip(short, n, strict=True)]
     )
-    ax.set_yticks(
-        range(len(cross["from"])), [name.removeprefix("site").lstrip("0") or name for name in cross["from"]]
-    )
+    ax.set_yticks(range(len(cross["from"])), cross["from"])
     ax.set_title("Cries kept, %" if key == "kept" else "Non-cries refused, %")
     ax.set_xlabel(f"applied at site (below: its {'cries' if key == 'kept' else 'non-cries'})")
     ax.set_ylabel("threshold of site")
