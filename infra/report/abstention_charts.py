@@ -90,7 +90,7 @@ def risk_coverage(risk: Json | None) -> str:
     """Share of wrong reasons among the cries answered, most trusted first."""
     if not risk or not risk["best_possible"][0]:
         return ""
-    figure, (ax,) = draw(4.6, 3.3)
+    figure, (ax,) = draw(4.6, 3.6)
     ax.axhline(risk["error_rate"]["value"], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
     ax.plot(*risk["best_possible"], color=RULE, label="best possible")
     top = risk["error_rate"]["value"]
@@ -102,12 +102,14 @@ def risk_coverage(risk: Json | None) -> str:
     ax.set_xlabel("share of cries answered")
     ax.set_ylabel("wrong reasons among them")
     _unit(ax)
-    top = min(1.02, max(1.45 * top, 0.05))
+    top = min(1.02, max(1.2 * top, 0.05))
     ticks = [t for t in np.arange(0, 1.01, 0.1 if top < 0.6 else 0.2) if t <= top]
     ax.set_yticks(ticks, [f"{t:.1f}" for t in ticks])
     ax.set_ylim(-0.02 * top, top)
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="upper left", labelcolor=MUTED, fontsize=7.5, ncols=2)
+    figure.legend(
+        handles[::-1], labels[::-1], loc="outside lower center", labelcolor=MUTED, fontsize=7.5, ncols=3
+    )
     return svg(figure, "abstention-risk", "Risk against coverage of the reason head under every signal")
 
 
