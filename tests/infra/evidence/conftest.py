@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from infra.evidence.long_track import Track
+
 
 @pytest.fixture(scope="session")
 def out_of_fold(scores_of):
@@ -25,5 +27,21 @@ def seeds(out_of_fold):
         base = out_of_fold(**options)
         rng = np.random.default_rng(1)
         return {k: replace(base, energy=base.energy + 0.5 * rng.normal(size=len(base))) for k in range(n)}
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def track_of():
+    """A long recording's logits as given, one every half second, with bouts and background groups by hand."""
+
+    def build(logit, bouts=(), background=None, name="by hand", materials=()):
+        slots = np.zeros(len(logit) + 1, np.int32) if background is None else np.array(background, np.int32)
+        groups = tuple(f"{name} {k}" for k in range(int(slots.max()) + 1))
+        return Track(
+            name=name, seconds=0.5 * len(slots), hop=8000, logit=np.array(logit, np.float64), bouts=tuple(bouts),
+            background=slots, groups=groups, kinds=tuple("fan" if k % 2 == 0 else "rooster" for k in range(len(groups))),
+            materials=frozenset(groups) | frozenset(materials),
+        )  # fmt: skip
 
     return build
