@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.long_recordings --manifest clips.csv --out page.html [--bundle runs/latest]
 
-With a bundle, its graph listens to what its test fold is made of; without one, logistic regression on MFCC statistics of one-second
-frames does, fitted anew for each fold on the other folds' clips.
+With a bundle, its graph listens to what its test fold is made of; without one, logistic regression on MFCC statistics of one-
+second frames does, fitted anew for each fold on the other folds' clips.
 """
 
 from __future__ import annotations

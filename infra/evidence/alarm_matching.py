@@ -1,8 +1,8 @@
 """Alarms against bouts of crying, as events.
 
-A bout is found when an alarm overlaps it, widened by a tolerance on both sides; an alarm that overlaps no bout is false. One alarm
-can find several bouts. An alarm that never ends would find all and never be false, so the time in alarm away from crying counts too.
-A false alarm belongs to the group whose sound began it.
+A bout is found when an alarm overlaps it, widened by a tolerance on both sides; an alarm that overlaps no bout is false. One
+alarm can find several bouts. An alarm that never ends would find all and never be false, so the time in alarm away from
+crying counts too. A false alarm belongs to the group whose sound began it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Choosing an operating point from the curve of false alarms against missed bouts, on tuning hours alone.
 
-Every rule of a grid is replayed at thresholds that are quantiles of what it hears in the tuning hours. Of the points within the
-limits the one with the fewest missed bouts is taken; of equals the one that tells of bouts soonest, then the one with the fewest false
-alarms. Nothing here ever sees the hours that the result is reported on.
+Every rule of a grid is replayed at thresholds that are quantiles of what it hears in the tuning hours. Of the points within
+the limits the one with the fewest missed bouts is taken; of equals the one that tells of bouts soonest, then the one with the
+fewest false alarms. Nothing here ever sees the hours that the result is reported on.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
 | `ema` | their exponentially weighted mean does, of time constant `window_s` |
 | `hysteresis` | the mean does, or did and has not fallen `off_margin` below; and its own logit is not below that |
 
-`hysteresis` is the device's rule (`infra.edge.listen.bouts.Bouts` without abstention), event for event, so that what is tuned here can
-be set there. In all rules an alarm is a run of supporting frames that begins with its first frame, is told when it has lasted
-`least_s`, and ends with its last frame, once `pause_s` have passed without another.
+`hysteresis` is the device's rule (`infra.edge.listen.bouts.Bouts` without abstention), event for event, so that what is tuned
+here can be set there. In all rules an alarm is a run of supporting frames that begins with its first frame, is told when it
+has lasted `least_s`, and ends with its last frame, once `pause_s` have passed without another.
 """
 
 from __future__ import annotations

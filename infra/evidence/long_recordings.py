@@ -2,9 +2,9 @@
 
 Recordings are synthesised from clips, infants and noises that the network did not meet in training, half of the groups in the
 tuning hours, the other half in the hours that are reported. Thresholds and alarm rules are chosen on the tuning hours alone.
-Shares of missed bouts have percentile intervals over resampled infants; false alarms an hour over the groups of the background, an
-alarm belonging to the sound that began it. Where nothing was missed, or no alarm was false, the bootstrap has no width: the upper
-end is then the exact binomial's over infants, or the exact Poisson's over hours.
+Shares of missed bouts have percentile intervals over resampled infants; false alarms an hour over the groups of the
+background, an alarm belonging to the sound that began it. Where nothing was missed, or no alarm was false, the bootstrap has
+no width: the upper end is then the exact binomial's over infants, or the exact Poisson's over hours.
 """
 
 from __future__ import annotations
@@ -218,19 +218,26 @@ class _Evaluation:
         snr = np.array([b.snr_db for b in self._bouts])
         origin = np.array([b.origin for b in self._bouts])
         counts = _false_counts(found)
+
+        def missed(here: npt.NDArray[np.bool_]) -> Json:
+            return {
+                "bouts": int(here.sum()),
+                "missed": self._mean(lost[here], self._infant[here], share=True),
+            }
+
         kinds = [
-            {"kind": str(k), "alarms": int(counts[self._kind == k].sum()), "hours": float(self._hours[self._kind == k].sum())}
+            {"kind": str(k), "alarms": int(counts[here].sum()), "hours": float(self._hours[here].sum())}
             for k in np.unique(self._kind)
-        ]  # fmt: skip
+            for here in [self._kind == k]
+        ]
         return {
             "by_snr": [
-                {"snr_db": [low, high], "bouts": int(here.sum()), "missed": self._mean(lost[here], self._infant[here], share=True)}
+                {"snr_db": [low, high], **missed(here)}
                 for low, high in SNR_BINS
                 for here in [(snr >= low) & ((snr < high) | (high == SNR_BINS[-1][1]))]
             ],
             "by_origin": [
-                {"origin": str(o), "bouts": int((origin == o).sum()), "missed": self._mean(lost[origin == o], self._infant[origin == o], share=True)}
-                for o in np.unique(origin)
+                {"origin": str(o), **missed(origin == o)} for o in np.unique(origin)
             ],
             "by_kind": sorted(kinds, key=lambda k: (-k["alarms"], k["kind"])),
         }  # fmt: skip

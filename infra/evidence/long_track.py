@@ -1,4 +1,5 @@
-"""A long recording heard once: the gate's logit every half second, kept with the truth, so that alarms can be replayed at no cost.
+"""A long recording heard once: the gate's logit every half second, kept with the truth, so that alarms can be replayed at no
+cost.
 
 Frames and segmentation are those of a device (`infra.edge.listen.framer`): a frame that holds nothing worth scoring has no logit.
 The recording itself passes through in blocks and is never held.

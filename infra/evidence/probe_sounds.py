@@ -2,7 +2,8 @@
 
     silence   digital zeros, or a room at −60 to −80 dB re full scale
     hum       50 or 60 Hz with harmonics, steady
-    speech    adults: glottal pulses at 85 to 240 Hz through three moving formants, about four syllables a second, phrases and pauses
+    speech    adults: glottal pulses at 85 to 240 Hz through three moving formants, about four syllables a second, phrases and
+              pauses
     music     chords or arpeggios of plucked, bowed or piped tones between 100 and 900 Hz, in equal temperament
 
 Each is a clip (T,) float32 at 16 kHz, peak at most 0.5.

@@ -1,8 +1,8 @@
 """What long recordings are made of: sources of sound, each with the group that it stands or falls with.
 
-Real sources are clips of one held-out fold, dealt by group into two halves: one to tune alarms on, one to report them on. A phone's
-cries and its rejected uploads go to the same half. Synthetic infants are drawn anew for each half and are no infant of any corpus.
-Sources are read when they are heard, not before: hours of sound need no more memory than a few seconds.
+Real sources are clips of one held-out fold, dealt by group into two halves: one to tune alarms on, one to report them on. A
+phone's cries and its rejected uploads go to the same half. Synthetic infants are drawn anew for each half and are no infant
+of any corpus. Sources are read when they are heard, not before: hours of sound need no more memory than a few seconds.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Hours of a ward's sound with known bouts of crying, a block at a time.
 
-    beds     a room that goes on: public noise, one recording after the other, their levels a slow walk, power-preserving crossfades
+    beds     a room that goes on: public noise, one recording after the other, their levels a slow walk, power-preserving
+             crossfades
     events   what is no cry comes and goes over the bed at a drawn level
     bouts    several cries of one infant with pauses, at a drawn level over the bed
 
-The whole timeline is planned first (a short list of sounds with their times and levels); a sound is rendered when its time comes and
-forgotten when it is over. The same materials and seed give the same samples, whatever the size of the blocks.
+The whole timeline is planned first (a short list of sounds with their times and levels); a sound is rendered when its time
+comes and forgotten when it is over. The same materials and seed give the same samples, whatever the size of the blocks.
 """
 
 from __future__ import annotations

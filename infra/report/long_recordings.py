@@ -79,7 +79,10 @@ def kept_limit(document: Json) -> str:
             f"No setting kept to {limit:g} false alarms an hour in the tuning hours; this one came nearest."
         )
     tuned = one["tuned"]["false_per_hour"]
-    said = f"In the tuning hours it kept the limit of {limit:g} false alarms an hour with {tuned:.1f}; in the test hours it is {false['value']:.1f}"
+    said = (
+        f"In the tuning hours it kept the limit of {limit:g} false alarms an hour with {tuned:.1f}; "
+        f"in the test hours it is {false['value']:.1f}"
+    )
     if false["low"] is not None and false["low"] > limit:
         return said + ", above the limit by more than chance."
     if false["value"] > limit:

@@ -1,4 +1,5 @@
-"""Synthesised hours: the same from the same seed, in any blocks, at the levels asked for, out of little memory, from held-out groups."""
+"""Synthesised hours: the same from the same seed, in any blocks, at the levels asked for, out of little memory, from held-out
+groups."""
 
 from __future__ import annotations
 
@@ -139,7 +140,10 @@ def test_synthetic_infants_of_the_halves_are_others() -> None:
 
 def test_a_phones_cries_and_uploads_stay_in_one_half() -> None:
     rows = pd.DataFrame(
-        {"group": ["a", "a", "b", "b", "c", "d", "e", "f"], "role": ["cry", "ood_noncry", "cry", "ood_noncry", "noise", "noise", "cry", "cry"]}
+        {
+            "group": list("aabbcdef"),
+            "role": ["cry", "ood_noncry", "cry", "ood_noncry", "noise", "noise", "cry", "cry"],
+        }
     )  # fmt: skip
     halves = halves_of(rows, 0)
     assert not halves["tune"] & halves["test"]
