@@ -42,15 +42,15 @@ class Matched:
 
 def match(alarms: Alarms, track: Track, tolerance_s: float = TOLERANCE_S) -> Matched:
     """Match by overlap; intervals that only touch do not overlap."""
-    begin = np.array([b.begin for b in track.bouts], np.float64)
-    end = np.array([b.end for b in track.bouts], np.float64)
+    begin: _Floats = np.array([b.begin for b in track.bouts], np.float64)
+    end: _Floats = np.array([b.end for b in track.bouts], np.float64)
     overlaps = (alarms.begin[None, :] < end[:, None] + tolerance_s) & (
         alarms.end[None, :] > begin[:, None] - tolerance_s
     )
-    found = overlaps.any(1)
+    found = np.asarray(overlaps.any(1))
     at = np.where(overlaps, alarms.at[None, :], np.inf).min(1, initial=np.inf)
     latency = np.where(found, np.maximum(at - begin, 0.0), np.nan)
-    false = ~overlaps.any(0)
+    false = ~np.asarray(overlaps.any(0))
     by_group = np.bincount(
         track.background[_slot(alarms.begin[false], track)], minlength=len(track.groups)
     ).astype(np.float64)
@@ -59,7 +59,9 @@ def match(alarms: Alarms, track: Track, tolerance_s: float = TOLERANCE_S) -> Mat
 
 def exposure_hours(track: Track) -> _Floats:
     """(groups,) hours without crying in which each group was heard."""
-    slots = np.bincount(track.background[~track.crying], minlength=len(track.groups))
+    slots: _Floats = np.bincount(track.background[~track.crying], minlength=len(track.groups)).astype(
+        np.float64
+    )
     return slots * SLOT_S / 3600.0
 
 
@@ -69,7 +71,7 @@ def _slot(begin: _Floats, track: Track) -> npt.NDArray[np.intp]:
 
 
 def _false_seconds(alarms: Alarms, track: Track, begin: _Floats, end: _Floats, tolerance_s: float) -> _Floats:
-    grid = (np.arange(len(track.background)) + 0.5) * SLOT_S
+    grid = ((np.arange(len(track.background)) + 0.5) * SLOT_S).astype(np.float64)
     alarmed = _covered(grid, alarms.begin, alarms.end)
     near = _covered(grid, begin - tolerance_s, end + tolerance_s)
     return SLOT_S * np.bincount(track.background[alarmed & ~near], minlength=len(track.groups)).astype(

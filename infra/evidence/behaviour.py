@@ -264,7 +264,7 @@ def _noise(
             return both.mean(0) if w is None else (w @ both) / w.sum(1, keepdims=True)
 
         intervals = [i.to_dict() for i in group_bootstrap_many(mean, group, seed=seed, resamples=resamples)]
-        rises = [
+        rises: list[Json] = [
             {"from_db": grid[i], "to_db": grid[j], "change": change}
             for (i, j), change in zip(pairs, intervals[len(grid) :], strict=True)
         ]

@@ -182,7 +182,7 @@ def save_track(track: Track, path: Path) -> None:
         "kinds": list(track.kinds),
         "bouts": [asdict(b) for b in track.bouts], "materials": sorted(track.materials),
     }  # fmt: skip
-    arrays = {
+    arrays: dict[str, npt.NDArray] = {
         "logit": track.logit,
         "background": track.background,
         "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),

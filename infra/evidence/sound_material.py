@@ -106,7 +106,8 @@ def held_out(
     here = rows[np.asarray(folds) == fold]
     mine = here[here["group"].isin(halves_of(here, seed)[half])]
     cries: dict[str, list[Source]] = {}
-    beds, events = [], []
+    beds: list[Source] = []
+    events: list[Source] = []
     for row in mine.sort_values("path").itertuples():
         path = root / str(row.path)
         wave = read_audio(path, max_seconds=limits.max_clip_seconds, max_bytes=limits.max_file_bytes)

@@ -93,5 +93,5 @@ def noise(checks: list[Json], calibration: Json) -> str:
     ax.set_ylabel("mean calibrated p(cry)")
     ax.set_ylim(-0.02, 1.02)
     ax.legend(loc="lower left", labelcolor=MUTED)
-    ax.set_title("Confidence sinks with noise")
+    ax.set_title("Mean confidence in crying, by the noise mixed in")
     return svg(figure, "behaviour-noise", "Mean confidence in crying by signal-to-noise ratio")

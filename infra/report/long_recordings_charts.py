@@ -119,6 +119,8 @@ def by_kind(chosen: Json) -> str:
     rows = [k for k in chosen["by_kind"] if k["alarms"]][:9]
     if not rows:
         return ""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (ax,) = draw(4.6, 0.8 + 0.36 * len(rows))
     for k, r in enumerate(rows):
         ax.barh(k, r["alarms"], color=ORANGE, height=0.55)
@@ -137,7 +139,7 @@ def by_kind(chosen: Json) -> str:
     ax.set_xlabel("false alarms")
     ax.set_title("What false alarms began with")
     ax.grid(visible=False, axis="y")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return svg(figure, "long-kinds", "Number of false alarms by the kind of sound that began them")
 
 
