@@ -186,6 +186,7 @@ def _register() -> None:
     """The other groups, one file each."""
     from cryfed.cli import (
         data,
+        evidence,
         experiments,
         federation,
         fleet,
@@ -204,6 +205,7 @@ def _register() -> None:
     app.add_typer(fleet.app, name="fleet")
     fleet_keys.register(app)
     experiments.register(app)
+    evidence.register(app)
     score.register(app)
     quantise.register(app)
     listen.register(app)

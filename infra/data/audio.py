@@ -7,6 +7,7 @@ ultrasonic rates and damaged files are refused rather than guessed at.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import tempfile
@@ -24,6 +25,8 @@ from models.errors import AudioError, OutputError
 MAX_CHANNELS = 2
 MAX_RATE = 96_000
 MIN_RATE = 4_000
+# a polyphase filter has a phase for every step of the reduced ratio: 44,100 Hz makes 441, 44,102 Hz 22,051 and 700 MB
+MAX_RATIO = 1_000
 _CHUNKED = {"WAV", "WAVEX", "AIFF", "RF64", "W64"}
 _CONVERT = "convert it to WAV or FLAC, or leave it out"
 
@@ -175,6 +178,10 @@ def _decode(path: Path, max_seconds: float, max_bytes: int) -> tuple[npt.NDArray
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise AudioError(
                     f"{path}: {rate} Hz; resample it to {MIN_RATE} to {MAX_RATE} Hz, 16000 at best"
+                )
+            if rate // math.gcd(rate, SAMPLE_RATE) > MAX_RATIO:
+                raise AudioError(
+                    f"{path}: {rate} Hz is no rate that recorders use, and costs too much to resample; make it 16000 Hz"
                 )
             if frames / rate > max_seconds:
                 raise AudioError(

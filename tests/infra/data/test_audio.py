@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,32 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
         write_wav(tmp_path / "file" / "a.wav", TONE)
     write_wav(tmp_path / "new" / "a.wav", TONE)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.wav"]
+
+
+def test_a_rate_that_would_cost_hundreds_of_megabytes_is_refused_and_usual_ones_are_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "clip.wav"
+    for rate in (
+        4000,
+        8000,
+        11_025,
+        12_000,
+        16_000,
+        22_050,
+        24_000,
+        32_000,
+        37_800,
+        44_100,
+        48_000,
+        88_200,
+        96_000,
+    ):
+        write_wav(path, np.full(rate // 2, 0.1, np.float32), rate)
+        assert abs(len(read_audio(path, max_seconds=5, max_bytes=10**6)) - 8000) <= 1
+    for rate in (44_102, 15_999, 4001, 95_999):
+        write_wav(path, np.full(rate // 2, 0.1, np.float32), rate)
+        began = time.process_time()
+        with pytest.raises(AudioError, match=f"{rate} Hz is no rate that recorders use"):
+            read_audio(path, max_seconds=5, max_bytes=10**6)
+        assert time.process_time() - began < 0.5
