@@ -76,5 +76,5 @@ def png(image_MF: npt.NDArray[np.float32]) -> str:
     scaled = np.clip((image_MF - low) / max(1e-6, high - low), 0.0, 1.0)
     colours = mpl.colormaps["magma"](np.repeat(scaled[::-1], 2, axis=0))
     buffer = io.BytesIO()
-    imsave(buffer, (255 * colours[..., :3]).astype(np.uint8), format="png", metadata={"Software": None})
+    imsave(buffer, (255 * colours[..., :3]).astype(np.uint8), format="png", metadata={"Software": ""})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
