@@ -33,7 +33,9 @@ def train(world: Path, plan: Plan, folder: Path) -> None:
 
         def tell(done: int, of: int, cell: Cell, seconds: float) -> None:
             what = f"without {cell.without}" if cell.without else f"fold {cell.fold}"
-            progress.update(done / of, f"{done} of {of}: {cell.arm.name}, {what}, seed {cell.seed}: {seconds:.0f} s")
+            progress.update(
+                done / of, f"{done} of {of}: {cell.arm.name}, {what}, seed {cell.seed}: {seconds:.0f} s"
+            )
 
         run_cells(world, cells, folder / CELLS, tell)
 
@@ -42,4 +44,6 @@ def train(world: Path, plan: Plan, folder: Path) -> None:
 def present(world: Path, config: WorldConfig, plan: Plan, folder: Path) -> Path:
     """Write evidence.json and the pages; returns the first page."""
     with StageProgress(Board(), "pages") as progress:
-        return write_evidence(world, config, plan, folder / CELLS, folder, lambda what: progress.update(0.5, what))
+        return write_evidence(
+            world, config, plan, folder / CELLS, folder, lambda what: progress.update(0.5, what)
+        )

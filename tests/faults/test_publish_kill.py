@@ -94,7 +94,9 @@ def act(store: ObjectStore, cache: Path, bundle: Bundle) -> None:
 def look(store: ObjectStore, bundle: Bundle) -> tuple[bool, ...]:
     """What there is; whatever there is has to be whole."""
     documents = FleetDocuments(store, FLEET)
-    listed = list(store.list(f"fleets/{FLEET}/"))  # before the root: a dead writer's last request may land in between
+    listed = list(
+        store.list(f"fleets/{FLEET}/")
+    )  # before the root: a dead writer's last request may land in between
     if documents.root(1) is None:
         assert not listed
         return (False,)
