@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) and the flat vector that travels.
 
-Only adapters and heads are trained in the federation. Everything between sites is one float32 vector (P,) whose layout, the
-*schema*, is fixed by the network: names in module order, shapes, offsets. Its digest goes with every message, so that two
-sites can never average different things.
+Everything between sites is one float32 vector (P,) whose layout, the *schema*, is fixed by the network and by what is trained:
+adapters and heads, or the parts of the gate's own phase (`models.gate_step`). Names in module order, shapes, offsets; its digest
+goes with every message, so that two sites can never average different things.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ from torch import Tensor, nn
 from models.errors import FederationError
 
 Vector = npt.NDArray[np.float32]
+
+Trained = Literal["adapters", "gate", "gate and denoiser"]
+"""What learns and travels: adapters and heads; or tokenizer, backbone and heads; or these and the denoiser."""
+
+_GATE: Final = ("tokenizer.", "transformer.", "gate_head.", "reason_head.")
 
 
 class LoraLinear(nn.Module):
@@ -108,8 +114,11 @@ class AdapterSchema:
             raise FederationError(f"{what} holds a value that is not finite, first at {bad} ({name})")
 
 
-def is_trained(name: str, *, freeze_a: bool) -> bool:
-    """Whether a parameter of the network travels: adapters and heads."""
+def is_trained(name: str, *, freeze_a: bool, trained: Trained = "adapters") -> bool:
+    """Whether a parameter of the network travels."""
+    if trained != "adapters":
+        parts = (*_GATE, "denoiser.") if trained == "gate and denoiser" else _GATE
+        return name.startswith(parts) and "lora_" not in name
     if name.endswith("lora_a"):
         return not freeze_a
     return name.endswith("lora_b") or name.startswith(("gate_head.", "reason_head."))
@@ -119,49 +128,49 @@ def _freeze_a(net: nn.Module) -> bool:
     return bool(getattr(getattr(net, "cfg", None), "freeze_a", False))
 
 
-def trained_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Adapters and heads in schema order."""
+def trained_parameters(net: nn.Module, trained: Trained = "adapters") -> Iterator[tuple[str, nn.Parameter]]:
+    """What is trained, in schema order."""
     freeze_a = _freeze_a(net)
-    return ((n, p) for n, p in net.named_parameters() if is_trained(n, freeze_a=freeze_a))
+    return ((n, p) for n, p in net.named_parameters() if is_trained(n, freeze_a=freeze_a, trained=trained))
 
 
-def adapter_schema(net: nn.Module) -> AdapterSchema:
+def adapter_schema(net: nn.Module, trained: Trained = "adapters") -> AdapterSchema:
     """The layout of `net`'s trained vector."""
     entries, offset = [], 0
-    for name, parameter in trained_parameters(net):
+    for name, parameter in trained_parameters(net, trained):
         entries.append(Entry(name, tuple(parameter.shape), offset))
         offset += parameter.numel()
     return AdapterSchema(tuple(entries))
 
 
-def get_vector(net: nn.Module) -> Vector:
+def get_vector(net: nn.Module, trained: Trained = "adapters") -> Vector:
     """Copy of the trained parameters, float32 (P,)."""
     with torch.no_grad():
-        parts = [p.detach().reshape(-1).numpy() for _, p in trained_parameters(net)]
+        parts = [p.detach().reshape(-1).numpy() for _, p in trained_parameters(net, trained)]
     return np.concatenate(parts).astype(np.float32)
 
 
-def set_vector(net: nn.Module, theta: Vector) -> None:
+def set_vector(net: nn.Module, theta: Vector, trained: Trained = "adapters") -> None:
     """Write the trained parameters in place.
 
     Raises:
         FederationError: `theta` does not fit the network's schema or is not finite.
     """
-    adapter_schema(net).check(theta, "θ")
+    adapter_schema(net, trained).check(theta, "θ")
     source = torch.from_numpy(np.array(theta, dtype=np.float32))
     offset = 0
     with torch.no_grad():
-        for _, parameter in trained_parameters(net):
+        for _, parameter in trained_parameters(net, trained):
             count = parameter.numel()
             parameter.copy_(source[offset : offset + count].view_as(parameter))
             offset += count
 
 
-def train_only_adapters(net: nn.Module) -> None:
-    """Gradients for adapters and heads alone."""
+def train_only(net: nn.Module, trained: Trained = "adapters") -> None:
+    """Gradients for what is trained alone."""
     freeze_a = _freeze_a(net)
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(is_trained(name, freeze_a=freeze_a))
+        parameter.requires_grad_(is_trained(name, freeze_a=freeze_a, trained=trained))
 
 
 @contextmanager

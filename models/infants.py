@@ -58,11 +58,8 @@ class InfantTokens:
 
     def select(self, infants: npt.ArrayLike) -> InfantTokens:
         """The frames of some infants."""
-        keep = np.isin(self.infant, infants)
-        t = self.tokens
-        return InfantTokens(
-            TokenSet(t.tokens[keep], t.gate[keep], t.reason[keep], t.weight[keep]), self.infant[keep]
-        )
+        keep = np.flatnonzero(np.isin(self.infant, infants))
+        return InfantTokens(self.tokens.select(keep), self.infant[keep])
 
 
 @dataclass(frozen=True)

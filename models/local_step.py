@@ -24,7 +24,7 @@ from models.adapters import (
     adapter_schema,
     get_vector,
     set_vector,
-    train_only_adapters,
+    train_only,
     trained_parameters,
 )
 from models.config import ModelConfig
@@ -76,6 +76,10 @@ class TokenSet:
 
     def __len__(self) -> int:
         return len(self.gate)
+
+    def select(self, rows: npt.NDArray[np.intp]) -> TokenSet:
+        """The rows of an index."""
+        return TokenSet(self.tokens[rows], self.gate[rows], self.reason[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def local_step(
     if control is not None:
         schema.check(control, "control variate")
     set_vector(net, theta)
-    train_only_adapters(net)
+    train_only(net)
     net.train(net.cfg.dropout > 0)
     rng = np.random.Generator(np.random.PCG64(seed))
     batches = rng.choice(len(data), size=(cfg.steps, cfg.batch_size), p=draw_chances(data))

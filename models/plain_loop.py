@@ -92,18 +92,32 @@ def run_rounds(
                 own[name] = variate
         done = list(updates.values())
         total = sum_updates(done, quantiser)
-        state = server_step(
-            state, total, server,
+        state = next_state(
+            state, total, server, codec,
             registered=len(names) if how.control_variates else 0,
             reference=normaliser(local.steps, local.lr, local.momentum),
         )  # fmt: skip
-        if codec is not None:
-            state = replace(state, clip=next_clip(state.clip, total.inside, total.counted, codec))
         if on_round is not None:
             mean = {k: sum(u.losses[k] for u in done) / len(done) for k in done[0].losses}
             on_round(Round(number, state.theta, mean, total.mean))
     set_vector(net, start)
     return state.theta
+
+
+def next_state(
+    state: ServerState,
+    total: RoundSum,
+    server: ServerConfig,
+    codec: QuantiserConfig | None,
+    *,
+    registered: int = 0,
+    reference: float = 0.0,
+) -> ServerState:
+    """The server's step and, where there is a codec, the next clipping norm; arguments as for `server_step`."""
+    after = server_step(state, total, server, registered=registered, reference=reference)
+    if codec is None:
+        return after
+    return replace(after, clip=next_clip(state.clip, total.inside, total.counted, codec))
 
 
 def sum_updates(updates: Sequence[SiteUpdate], quantiser: Quantiser | None) -> RoundSum:

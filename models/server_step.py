@@ -2,9 +2,9 @@
 
     ū = (1/|U|) Σ_U û_i      θ⁺ = θ − η_g · step(ū)      û_i = A_ref d̂_i  (models.control_variates)
 
-`step` is the identity (FedAvg), momentum (FedAvgM, arXiv 1909.06335) or Adam (FedAdam, arXiv 2003.00295, algorithm 2). Uniform
-over the counted sites, because sample weights would reveal counts and break c = mean(c_i). Only the sum is needed, so it may
-come out of secure aggregation.
+`step` is the identity (FedAvg), momentum (FedAvgM, arXiv 1909.06335), Nesterov's (as in DiLoCo, arXiv 2311.08105) or Adam
+(FedAdam, arXiv 2003.00295, algorithm 2). Uniform over the counted sites, because sample weights would reveal counts and break
+c = mean(c_i). Only the sum is needed, so it may come out of secure aggregation.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Arrays = dict[str, npt.NDArray]
 class ServerConfig:
     """Plain numbers only: it travels as JSON."""
 
-    optimiser: Literal["average", "momentum", "adam"] = "average"
+    optimiser: Literal["average", "momentum", "nesterov", "adam"] = "average"
     lr: float = 1.0
     beta1: float = 0.9  # momentum
     beta2: float = 0.99
     tau: float = 1e-3  # Adam's ε: the size of ū below which a coordinate counts as quiet
 
     def __post_init__(self) -> None:
-        if self.optimiser not in ("average", "momentum", "adam"):
+        if self.optimiser not in ("average", "momentum", "nesterov", "adam"):
             raise ConfigError(
-                f"unknown server optimiser {self.optimiser!r}: choose average, momentum or adam"
+                f"unknown server optimiser {self.optimiser!r}: choose average, momentum, nesterov or adam"
             )
         if self.lr <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1 or self.tau <= 0:
             raise ConfigError("the server step needs lr > 0, 0 ≤ beta1 < 1, 0 ≤ beta2 < 1 and tau > 0")
@@ -150,6 +150,9 @@ def server_step(
     if cfg.optimiser == "momentum":
         momentum = cfg.beta1 * momentum + mean
         step = momentum
+    elif cfg.optimiser == "nesterov":
+        momentum = cfg.beta1 * momentum + mean
+        step = mean + cfg.beta1 * momentum
     elif cfg.optimiser == "adam":
         momentum = cfg.beta1 * momentum + (1.0 - cfg.beta1) * mean
         second = cfg.beta2 * second + (1.0 - cfg.beta2) * np.square(mean)

@@ -61,19 +61,19 @@ def site_update(
     """
     own = replace(cfg, steps=steps or cfg.steps)
     result = local_step(net, data, theta, own, seed, None if control is None else control.correction)
-    return encode_update(result, cfg, seed, control=control, quantiser=quantiser)
+    reference = normaliser(cfg.steps, cfg.lr, cfg.momentum)
+    return encode_update(result, reference, seed, control=control, quantiser=quantiser)
 
 
 def encode_update(
     result: LocalResult,
-    cfg: LocalConfig,
+    reference: float,
     seed: int,
     *,
     control: Control | None = None,
     quantiser: Quantiser | None = None,
 ) -> SiteUpdate:
-    """What is sent of a local step's result, and what is kept; arguments as for `site_update`."""
-    reference = normaliser(cfg.steps, cfg.lr, cfg.momentum)
+    """What is sent of a local step's result, and what is kept; `reference` is A_ref, the rest as for `site_update`."""
     meant = result.delta.astype(np.float64) * (reference / result.normaliser)
     if not np.isfinite(meant).all():
         raise UpdateRejected("the local update is not finite on the common scale: the site sends nothing")

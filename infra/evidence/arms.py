@@ -8,7 +8,7 @@ from typing import Final
 
 from infra.evidence.cells import Arm, Cell
 from infra.evidence.folds import FOLDS
-from models.gate_training import GateConfig
+from models.gate_step import GateConfig
 
 CENTRAL: Final = Arm("central", "central: all recordings in one place")
 FEDERATED: Final = Arm("federated", "federated: recordings stay at their site", federated=True)

@@ -18,16 +18,15 @@ from infra.evidence.frames import EvidenceFrames
 from models.adapters import adapters_off
 from models.frames import TEST, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
-from models.gate_training import GateConfig, OnStep, train_gate, train_gate_federated
+from models.gate_step import GateConfig
+from models.gate_training import GATE_CODEC, GATE_SERVER, OnStep, train_gate, train_gate_federated
 from models.network import CryNet
 from models.predict import ClipScores, concat_scores, predict
 
 Json = dict[str, Any]
 
 _CENTRAL_ALONE: Final = ("steps", "batch_size")
-_FEDERATED_ALONE: Final = (
-    "rounds", "local_steps", "local_batch_size", "server_lr", "server_momentum", "codec"
-)  # fmt: skip
+_FEDERATED_ALONE: Final = ("rounds", "local_steps", "local_batch_size")
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ class Cell:
         """What its scores are filed under; `world` is the digest of data and base networks."""
         what = asdict(self)
         del what["arm"]["title"]
+        if self.arm.federated:
+            what["server"], what["codec"] = asdict(GATE_SERVER), asdict(GATE_CODEC)
         for name in _CENTRAL_ALONE if self.arm.federated else _FEDERATED_ALONE:
             del what["arm"]["training"][name]  # says nothing about this cell
         name = f"{self.arm.name}-{self.without or f'fold{self.fold}'}-seed{self.seed}"

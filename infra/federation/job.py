@@ -21,6 +21,8 @@ from infra.federation.secagg.context import MIN_SITES, default_threshold
 from infra.federation.training import TrainingPlan
 from models.config import ModelConfig
 from models.errors import ConfigError
+from models.gate_batches import AugmentConfig
+from models.gate_step import GateConfig
 from models.local_step import LocalConfig
 from models.quantise import QuantiserConfig
 from models.server_step import ServerConfig
@@ -87,6 +89,18 @@ class FederationJob(BaseModel):
     reasons: tuple[str, ...]
     rounds: int = Field(ge=1, le=100_000)
     local: dict[str, Any] = Field(default_factory=dict, description="fields of LocalConfig")
+    gate: dict[str, Any] | None = Field(
+        None,
+        description="fields of GateConfig: the gate's own phase, in which tokenizer, backbone and heads learn instead of "
+        "adapters and heads, without control variates",
+    )
+    augment: dict[str, Any] = Field(
+        default_factory=dict, description="fields of AugmentConfig, for the gate's own phase"
+    )
+    public: Path | None = Field(
+        None,
+        description="frames of public noise, safetensors: every site learns from them that they are no cries",
+    )
     codec: dict[str, Any] | None = Field(
         default_factory=dict, description="fields of QuantiserConfig; null sends float32, in the clear"
     )
@@ -149,7 +163,7 @@ class FederationJob(BaseModel):
             ("network", self.model),
             ("local", self.local_config),
             ("server", self.server_config),
-            ("codec", self.plan),
+            ("codec, gate", self.plan),
         ):
             try:
                 build()
@@ -166,6 +180,8 @@ class FederationJob(BaseModel):
                 f"secure aggregation needs {MIN_SITES} sites a round, this job asks {self.sites_per_round}: from the sum of two, "
                 "each would read the other's update"
             )
+        if self.gate is not None and self.public is None:
+            raise ValueError("the gate's own phase needs frames of public noise: give the job `public`")
         return self
 
     @property
@@ -201,7 +217,10 @@ class FederationJob(BaseModel):
         secure = self.secure
         if secure is None:
             secure = codec is not None and self.sites_per_round >= MIN_SITES
-        return TrainingPlan(self.local_config(), codec, self.control_variates, secure)
+        gate = None if self.gate is None else GateConfig(**{**self.gate, "rounds": self.rounds})
+        variates = self.control_variates and gate is None
+        augment = None if gate is None else AugmentConfig(**self.augment)
+        return TrainingPlan(self.local_config(), codec, variates, secure, gate, augment)
 
     def server_config(self) -> ServerConfig:
         """The server step's configuration."""
@@ -217,6 +236,7 @@ class FederationJob(BaseModel):
             "sites",
             "data",  # what it decides is in the digests of the features
             "base_model",
+            "public",  # its digest is part of what the sites call their features
             "checkpoint_dir",
             "out_dir",
             "retries",
@@ -246,7 +266,8 @@ class FederationJob(BaseModel):
     def resolved(self, folder: Path) -> FederationJob:
         """The same job with every path absolute."""
         sites = tuple(s.resolved(folder) for s in self.sites)
-        own = {name: folder / getattr(self, name) for name in ("base_model", "checkpoint_dir", "out_dir")}
+        paths = {name: getattr(self, name) for name in ("base_model", "public", "checkpoint_dir", "out_dir")}
+        own = {name: folder / path for name, path in paths.items() if path is not None}
         return self.model_copy(update={"sites": sites, **own})
 
 

@@ -60,9 +60,9 @@ def federate(job: FederationJob, transport: Transport, emit: Emit = lambda _even
         OutputError: checkpoints or results cannot be written.
     """
     net, base = load_base(job.base_model, job.model(), job.reasons)
-    schema, theta = adapter_schema(net), get_vector(net)
-    del net
     plan = job.plan()
+    schema, theta = adapter_schema(net, plan.trained), get_vector(net, plan.trained)
+    del net
     header = Header(HELLO, "", "", 0, 0, schema.digest, base, plan.digest)
     introduced = introduce(job, transport, header, schema.size)
     digest = job.content_digest(base, introduced.features)

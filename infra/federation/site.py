@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from infra.federation.collect import Layout
 from infra.federation.identity import load_identity, verification_key
 from infra.federation.job import FederationJob, SiteSpec, load_job
 from infra.federation.masked_site import MaskedRounds
+from infra.federation.material import Wanted, material, named
 from infra.federation.messages import (
     CONFIRM,
     HELLO,
@@ -34,12 +34,10 @@ from infra.federation.messages import (
     Envelope,
     refusal,
 )
-from infra.federation.own_features import current
 from infra.federation.private import Privacy, PrivateSteps
 from infra.federation.secagg.context import MAX_CONTEXT_BYTES
 from infra.federation.site_round import Contribution, contribute
 from infra.federation.site_state import SiteStore
-from infra.federation.tokens import SiteTokens, features_digest, load_site_tokens
 from infra.federation.training import RoundOrder, TrainingPlan, read_plan
 from models.adapters import Vector, adapter_schema
 from models.codec import Float32Codec
@@ -48,7 +46,6 @@ from models.errors import ConfigError, CryfedError, FederationError, UpdateRejec
 from models.local_step import one_thread
 from models.network import CryNet
 
-_CACHE_BYTES = 256 * 2**20  # tokens kept in memory per process; the files are a quick read away
 _LOG_BYTES = 2**20  # of a site's log of refusals; then it begins anew
 
 _RUN: Final = re.compile(r"[0-9a-f]{64}")
@@ -60,13 +57,19 @@ class Site:
     """Answers `hello` and `train` for one site."""
 
     def __init__(
-        self, spec: SiteSpec, net: CryNet, base_digest: str, pinned: Mapping[str, str | None] | None = None
+        self,
+        spec: SiteSpec,
+        net: CryNet,
+        base_digest: str,
+        pinned: Mapping[str, str | None] | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self._spec = spec
+        self._wanted = wanted or Wanted()
         self._pinned = {spec.name: spec.identity} if pinned is None else pinned
         self._net = net
         self._base = base_digest
-        self._schema = adapter_schema(net)
+        self._schema = adapter_schema(net, self._wanted.trained)
         self._codec = Float32Codec(self._schema)
 
     @property
@@ -123,9 +126,9 @@ class Site:
             )
 
     def _hello(self, _request: Envelope) -> Answer:
-        """The site's name and its features' digest; the tokens are computed here, so that a broken site shows at once."""
-        self._tokens()
-        features = features_digest(frames_of(self._spec))
+        """The site's name and its features' digest; they are read here, so that a broken site shows at once."""
+        material(self._spec, self._net, self._base, self._wanted)
+        features = named(self._spec, self._wanted)
         identity = verification_key(load_identity(self._spec.folder)).hex()
         return {"site": self._spec.name, "features": features, "identity": identity}, b""
 
@@ -173,7 +176,7 @@ class Site:
         theta, control = self._models(payload, plan)
         return contribute(
             self._net,
-            self._tokens(),
+            material(self._spec, self._net, self._base, self._wanted),
             self._store(request),
             site=self._spec.name,
             round_number=request.header.round,
@@ -212,41 +215,6 @@ class Site:
         self._schema.check(theta, "the server's θ")
         return theta
 
-    def _tokens(self) -> SiteTokens:
-        return _memory.get(self._spec, self._net, self._base)
-
-
-def frames_of(spec: SiteSpec) -> Path:
-    """The file of a site's frames: the one it brings, or the current one of those it extracted.
-
-    Raises:
-        DataError: it has extracted none.
-    """
-    return spec.features or current(spec.folder).file(spec.folder)
-
-
-class _TokenMemory:
-    """Recently used sites' tokens in this process, bounded by bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: OrderedDict[tuple[str, str, str], SiteTokens] = OrderedDict()
-
-    def get(self, spec: SiteSpec, net: CryNet, base_digest: str) -> SiteTokens:
-        frames = frames_of(spec)
-        stat = frames.stat() if frames.is_file() else None
-        key = (str(frames), f"{stat.st_mtime_ns}-{stat.st_size}" if stat else "absent", base_digest)
-        if key not in self._held:
-            digest = features_digest(frames)
-            self._held[key] = load_site_tokens(frames, spec.folder, net, base_digest, digest)
-        self._held.move_to_end(key)
-        while len(self._held) > 1 and sum(t.nbytes for t in self._held.values()) > self._limit:
-            self._held.popitem(last=False)
-        return self._held[key]
-
-
-_memory = _TokenMemory(_CACHE_BYTES)
-
 
 @lru_cache(maxsize=2)
 def _network(path: Path, _stamp: int, cfg: ModelConfig, reasons: tuple[str, ...]) -> tuple[CryNet, str]:
@@ -260,7 +228,7 @@ def open_site(job_path: str, which: int | str) -> Site:
         ConfigError: the job or the base model cannot be read, or the job has no such site.
     """
     job, spec, net, digest = locate_site(job_path, which)
-    return Site(spec, net, digest, job.pinned)
+    return Site(spec, net, digest, job.pinned, Wanted.of(job))
 
 
 def locate_site(job_path: str, which: int | str) -> tuple[FederationJob, SiteSpec, CryNet, str]:

@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from infra.federation.gate_frames import GateFrames
+from infra.federation.material import Material
 from infra.federation.private import PrivateSteps
 from infra.federation.site_state import Pending, SiteState, SiteStore
 from infra.federation.tally import Tally, Vote
-from infra.federation.tokens import SiteTokens
+from infra.federation.tokens import PUBLIC, SiteTokens
 from infra.federation.training import RoundOrder, TrainingPlan
 from models.adapters import Vector, set_vector
 from models.control_variates import Control
 from models.dp_step import InfantTokens
-from models.local_step import local_step
+from models.errors import FederationError
+from models.gate_step import gate_step
+from models.local_step import LocalResult, local_step
 from models.network import CryNet
 from models.predict import frame_scores
 from models.quantise import Quantiser
@@ -41,7 +45,7 @@ class Contribution:
 
 def contribute(
     net: CryNet,
-    data: SiteTokens,
+    data: Material,
     store: SiteStore,
     *,
     site: str,
@@ -58,7 +62,7 @@ def contribute(
 
     Args:
         net: the pretrained network; scratch space.
-        data: the site's tokens.
+        data: what the site learns from: tokens, or in the gate's own phase its frames.
         store: the site's state of this run.
         site: its name.
         round_number: the round, from 1.
@@ -81,22 +85,24 @@ def contribute(
         return Contribution(state.pending.levels, state.pending.tally)
     tally = Tally.empty(len(net.reasons))
     if order.tally:
-        set_vector(net, theta)
+        set_vector(net, theta, plan.trained)
         tally, state = _tally(net, data, state, order.tally)
     if not order.train:
         return Contribution(_NOTHING, tally.to_words())
     quantiser = Quantiser(theta.size, plan.codec, order.rotation, order.clip) if plan.codec else None
-    own = replace(plan.local, steps=steps or plan.local.steps)
     both = None if control is None else Control(control, state.own)
-    correction = None if both is None else both.correction
     paid = None
-    if private is None:
-        result = local_step(net, data.train, theta, own, order.seed, correction)
+    if isinstance(data, GateFrames):
+        result = _gate_step(net, data, theta, plan, order, round_number, private)
     else:
-        infants = InfantTokens(data.train, data.train_infant)
-        paid = private.step(net, infants, theta, own, round_number, correction)
-        result = paid.result
-    update = encode_update(result, plan.local, order.seed, control=both, quantiser=quantiser)
+        own = replace(plan.local, steps=steps or plan.local.steps)
+        correction = None if both is None else both.correction
+        if private is None:
+            result = local_step(net, data.train, theta, own, order.seed, correction)
+        else:
+            paid = private.step(net, _infants(data), theta, own, round_number, correction)
+            result = paid.result
+    update = encode_update(result, plan.reference, order.seed, control=both, quantiser=quantiser)
     sent = _sent(update)
     words = replace(tally, inside=int(update.inside), losses=update.losses).to_words()
     variate = state.own if update.variate is None else update.variate
@@ -106,11 +112,40 @@ def contribute(
     return Contribution(sent, words)
 
 
+def _gate_step(
+    net: CryNet,
+    data: GateFrames,
+    theta: Vector,
+    plan: TrainingPlan,
+    order: RoundOrder,
+    number: int,
+    private: PrivateSteps | None,
+) -> LocalResult:
+    """The site's share of the gate's own phase.
+
+    Raises:
+        FederationError: the site trains with noise alone, and this phase has no private step.
+        UpdateRejected: as `gate_step`.
+    """
+    if private is not None:
+        raise FederationError(
+            "the site trains under differential privacy, and the gate's own phase has no private step: it sits this phase out"
+        )
+    assert plan.gate is not None
+    return gate_step(net, data.batches, theta, plan.gate, order.seed, number)
+
+
+def _infants(data: SiteTokens) -> InfantTokens:
+    """The site's own frames: public noise is nobody's, and needs no protection."""
+    mine = np.flatnonzero(data.train_infant != PUBLIC)
+    return InfantTokens(data.train.select(mine), data.train_infant[mine])
+
+
 def _sent(update: SiteUpdate) -> npt.NDArray[Any]:
     return update.update.astype(np.float32) if update.levels is None else update.levels
 
 
-def _tally(net: CryNet, data: SiteTokens, state: SiteState, number: int) -> tuple[Tally, SiteState]:
+def _tally(net: CryNet, data: Material, state: SiteState, number: int) -> tuple[Tally, SiteState]:
     """Counts of θ as it arrived, the site's vote on it, and the state that remembers its loss."""
     gate, reason, loss = tally(net, data)
     if np.isnan(loss):  # no validation clip: no vote
@@ -123,7 +158,7 @@ def _tally(net: CryNet, data: SiteTokens, state: SiteState, number: int) -> tupl
     return found, replace(state, tallied=number, loss=loss, loss_before=before)
 
 
-def tally(net: CryNet, data: SiteTokens) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
+def tally(net: CryNet, data: Material) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
     """Confusion counts (rows truth, columns decision): gate (2, 2) over all clips, reason (C, C) over cries; and the loss.
 
     A clip is decided by the mean logit of its frames. The loss is the mean gate cross-entropy over clips, plus that of the reason
@@ -131,18 +166,17 @@ def tally(net: CryNet, data: SiteTokens) -> tuple[npt.NDArray[np.int64], npt.NDA
     """
     n = len(net.reasons)
     gate, reason = np.zeros((2, 2), np.int64), np.zeros((n, n), np.int64)
-    if not len(data.val.gate):
+    val, val_clip = data.validation(net)
+    if not len(val.gate):
         return gate, reason, float("nan")
-    scores = frame_scores(net, data.val.tokens)
-    _, first, clip, frames = np.unique(
-        data.val_clip, return_index=True, return_inverse=True, return_counts=True
-    )
+    scores = frame_scores(net, val.tokens)
+    _, first, clip, frames = np.unique(val_clip, return_index=True, return_inverse=True, return_counts=True)
     logits = np.zeros((len(first), 1 + n))
     np.add.at(logits, clip, np.column_stack([scores.gate_logit, scores.reason_logits]).astype(np.float64))
     logits /= frames[:, None]
     if not np.isfinite(logits).all():
         return gate, reason, float("inf")
-    truth, label = data.val.gate[first].astype(np.int64), data.val.reason[first].astype(np.int64)
+    truth, label = val.gate[first].astype(np.int64), val.reason[first].astype(np.int64)
     np.add.at(gate, (truth, (logits[:, 0] > 0).astype(np.int64)), 1)
     cries = np.flatnonzero((truth == 1) & (label >= 0))
     np.add.at(reason, (label[cries], logits[cries, 1:].argmax(axis=1)), 1)

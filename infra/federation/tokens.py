@@ -8,26 +8,25 @@ Transformer. Tokens are stored as float16 and never leave the site.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from infra.digest import digest_file, digest_json
 from infra.federation.files import decode_arrays, encode_arrays, write_atomic
+from infra.federation.frames_file import FramesFile
 from models.errors import DataError, IntegrityError, OutputError
-from models.frames import TRAIN, UNKNOWN, VAL
-from models.local_step import TokenSet
+from models.frames import TRAIN, VAL
+from models.local_step import TokenSet, pool_tokens
 from models.network import CryNet
 from models.predict import frame_tokens
 
 _FORMAT = 1
-_META = "cryfed.frames"  # as `infra.data.features` writes it; that module would bring pandas into every actor
-_BATCH = 256
-_LABELS = ("clip", "view", "gate", "reason", "part")
+
+PUBLIC = -1
+"""The infant of frames that are nobody's: public noise."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,13 @@ class SiteTokens:
     train: TokenSet  # every view of the labelled training clips
     val: TokenSet  # labelled validation clips as recorded (view 0)
     val_clip: npt.NDArray[np.int32]  # the clip of each row of `val`
-    train_infant: npt.NDArray[np.int32]  # the infant (group) of each row of `train`, numbered within the site
+    train_infant: npt.NDArray[
+        np.int32
+    ]  # the infant (group) of each row of `train`, numbered within the site; or PUBLIC
+
+    def validation(self, _net: CryNet) -> tuple[TokenSet, npt.NDArray[np.int32]]:
+        """Validation tokens, and the clip of each."""
+        return self.val, self.val_clip
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +51,12 @@ class SiteTokens:
 
 
 def load_site_tokens(
-    features: Path, folder: Path, net: CryNet, base_digest: str, features_digest: str
+    features: Path,
+    folder: Path,
+    net: CryNet,
+    base_digest: str,
+    features_digest: str,
+    public: Path | None = None,
 ) -> SiteTokens:
     """Tokens of the site's labelled training and validation frames, from the site's cache or computed and cached.
 
@@ -54,25 +64,42 @@ def load_site_tokens(
         features: the site's frames, safetensors with the arrays of `models.frames.SiteFrames`.
         folder: the site's own folder.
         net: the pretrained network; `base_digest` names it.
-        features_digest: SHA-256 of the features file.
+        base_digest: see `net`.
+        features_digest: `material_digest` of features and public noise.
+        public: frames of public noise: training non-cries beside the site's own, as much of a batch as these.
 
     Raises:
         DataError: the features cannot be read or are not what the network takes.
         OutputError: the site's folder cannot be written.
     """
-    labels, log_mel_shape = _read_labels(features, net.reasons)
-    rows = _select(labels)
+    own = FramesFile.open(features, net.reasons, net.cfg.log_mel)
+    rows = _select(own)
     if not len(rows["train"]):
         raise DataError(f"{features} has no labelled training frame: the site cannot take part")
+    files = {"train": own, "val": own}
+    if public is not None:
+        noise = FramesFile.open(public, net.reasons, net.cfg.log_mel)
+        files["public"], rows["public"] = noise, _select(noise)["train"]
     key = digest_json({"format": _FORMAT, "features": features_digest, "base": base_digest})[:16]
     cache = folder / f"tokens-{key}.safetensors"
-    arrays = _read_cache(cache)
+    arrays = _read_cache(cache, set(files))
     if arrays is None:
-        arrays = {name: _tokens(net, features, picked, log_mel_shape) for name, picked in rows.items()}
+        arrays = {name: _tokens(net, file, rows[name]) for name, file in files.items()}
         _write_cache(cache, arrays)
-    train, val = (_token_set(arrays[name], labels, rows[name], features) for name in ("train", "val"))
-    clip = labels["clip"]
-    return SiteTokens(train, val, clip[rows["val"]], labels["infant"][clip[rows["train"]]])
+    sets = {name: _token_set(arrays[name], file, rows[name]) for name, file in files.items()}
+    clip, infant = own.labels["clip"], own.labels["infant"]
+    train, infants = sets["train"], infant[clip[rows["train"]]]
+    if public is not None:
+        train = _beside(train, sets["public"])
+        infants = np.concatenate([infants, np.full(len(sets["public"]), PUBLIC, np.int32)])
+    return SiteTokens(train, sets["val"], clip[rows["val"]], infants)
+
+
+def _beside(own: TokenSet, public: TokenSet) -> TokenSet:
+    """Both sets in one; of the non-cries drawn, half are public (all, where the site has none of its own)."""
+    mine = float(own.weight[own.gate == 0].sum())
+    share = mine / float(public.weight.sum()) if mine > 0 and len(public) else 1.0
+    return pool_tokens([own, replace(public, weight=(share * public.weight).astype(np.float32))])
 
 
 def features_digest(features: Path) -> str:
@@ -87,27 +114,31 @@ def features_digest(features: Path) -> str:
         raise DataError(f"cannot read the site's features {features}: {err.strerror}") from None
 
 
-def _select(labels: dict[str, npt.NDArray]) -> dict[str, npt.NDArray[np.int64]]:
+def material_digest(features: Path, public: Path | None) -> str:
+    """What a site learns from, as one SHA-256: its features file's, with that of the public noise where there is any.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    own = features_digest(features)
+    return own if public is None else digest_json({"features": own, "public": features_digest(public)})
+
+
+def _select(file: FramesFile) -> dict[str, npt.NDArray[np.intp]]:
     """Frame numbers of the training frames and of the clean validation frames, labelled clips only."""
-    clip, view = labels["clip"], labels["view"]
-    known, part = (labels["gate"] != UNKNOWN)[clip], labels["part"][clip]
     return {
-        "train": np.flatnonzero(known & (part == TRAIN)),
-        "val": np.flatnonzero(known & (part == VAL) & (view == 0)),
+        "train": np.flatnonzero(file.known & (file.part == TRAIN)),
+        "val": np.flatnonzero(file.known & (file.part == VAL) & (file.labels["view"] == 0)),
     }
 
 
-def _token_set(
-    tokens: npt.NDArray[np.float16],
-    labels: dict[str, npt.NDArray],
-    picked: npt.NDArray[np.int64],
-    features: Path,
-) -> TokenSet:
+def _token_set(tokens: npt.NDArray[np.float16], file: FramesFile, picked: npt.NDArray[np.intp]) -> TokenSet:
     """As `models.local_step.select_tokens`, from tokens of the selected frames alone."""
     if len(tokens) != len(picked):
         raise IntegrityError(
-            f"the token cache of {features} holds {len(tokens)} frames instead of {len(picked)}: delete it"
+            f"the token cache of {file.path} holds {len(tokens)} frames instead of {len(picked)}: delete it"
         )
+    labels = file.labels
     clip = labels["clip"][picked]
     count = np.bincount(clip, minlength=len(labels["gate"]))
     return TokenSet(
@@ -118,65 +149,26 @@ def _token_set(
     )
 
 
-def _read_labels(path: Path, reasons: tuple[str, ...]) -> tuple[dict[str, npt.NDArray], tuple[int, ...]]:
-    """Label arrays and the shape of the frames, without reading the frames themselves."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            labels = {name: file.get_tensor(name) for name in _LABELS}
-            described = json.loads((file.metadata() or {}).get(_META, "{}"))
-            shape = tuple(file.get_slice("log_mel").get_shape())
-    except (OSError, SafetensorError, ValueError) as err:
-        raise DataError(f"cannot read the site's features {path}: {err}; extract them again") from None
-    if described.get("reasons") != list(reasons):
-        raise DataError(
-            f"{path} numbers its reasons as {described.get('reasons')}, the network as {list(reasons)}: extract them again"
-        )
-    n_clips = len(labels["gate"])
-    clip, groups = labels["clip"], described.get("group")
-    if not isinstance(groups, list) or len(groups) != n_clips:
-        raise DataError(f"{path} does not name the group of each of its {n_clips} clips; extract them again")
-    labels["infant"] = np.unique(np.array(groups, dtype=str), return_inverse=True)[1].astype(np.int32)
-    if (
-        len(shape) != 3
-        or clip.shape != (shape[0],)
-        or (len(clip) and not 0 <= clip.min() <= clip.max() < n_clips)
-    ):
-        raise DataError(
-            f"{path}: its frames {shape} and clips ({n_clips}) do not fit together; extract them again"
-        )
-    return labels, shape
-
-
-def _tokens(
-    net: CryNet, path: Path, picked: npt.NDArray[np.int64], shape: tuple[int, ...]
-) -> npt.NDArray[np.float16]:
-    mel = net.cfg.log_mel
-    if shape[1:] != (mel.n_mels, mel.n_frames):
-        raise DataError(
-            f"{path} holds frames of {shape[1:]}, the network takes {(mel.n_mels, mel.n_frames)} (mel bins, frames): "
-            "extract the features with the network's own front end"
-        )
+def _tokens(net: CryNet, file: FramesFile, picked: npt.NDArray[np.intp]) -> npt.NDArray[np.float16]:
     tokens = np.empty((len(picked), net.cfg.n_tokens, net.cfg.d_model), np.float16)
-    with safe_open(path, framework="numpy") as file:
-        frames = file.get_slice("log_mel")
-        for start in range(0, len(picked), _BATCH):
-            rows = picked[start : start + _BATCH]
-            first = int(rows[0])
-            # one contiguous read, then the rows wanted of it: the whole file is never in memory
-            block = frames[first : int(rows[-1]) + 1][rows - first]
-            tokens[start : start + len(rows)] = frame_tokens(net, block, batch=_BATCH)
+    at = 0
+    for rows in file.blocks(picked):
+        tokens[at : at + len(rows)] = frame_tokens(net, file.read(rows), batch=len(rows))
+        at += len(rows)
     if not np.isfinite(tokens).all():
-        raise DataError(f"{path}: some frames give tokens that are not finite; extract the features again")
+        raise DataError(
+            f"{file.path}: some frames give tokens that are not finite; extract the features again"
+        )
     return tokens
 
 
-def _read_cache(path: Path) -> dict[str, npt.NDArray[np.float16]] | None:
+def _read_cache(path: Path, names: set[str]) -> dict[str, npt.NDArray[np.float16]] | None:
     """The cached arrays, or None where there are none to trust (then they are computed again)."""
     try:
         arrays = decode_arrays(path.read_bytes(), str(path))
     except (OSError, IntegrityError):
         return None
-    return arrays if set(arrays) == {"train", "val"} else None
+    return arrays if set(arrays) == names else None
 
 
 def _write_cache(path: Path, arrays: dict[str, npt.NDArray[np.float16]]) -> None:

@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from infra.digest import digest_json
+from models.adapters import Trained
 from models.errors import ConfigError, UpdateRejected
+from models.gate_batches import AugmentConfig
+from models.gate_step import GateConfig
 from models.local_step import LocalConfig, normaliser
 from models.quantise import QuantiserConfig
 
@@ -28,22 +31,37 @@ class TrainingPlan:
         codec: quantisation; None sends float32, which only an open (not a secure) aggregation can sum.
         control_variates: SCAFFOLD's correction, beside the proximal term of `local`.
         secure: updates and counts travel under masks.
+        gate: the gate's own phase: tokenizer, backbone and heads learn by it instead of adapters and heads by `local`.
+        augment: how the gate's batches are altered; there exactly where `gate` is.
     """
 
     local: LocalConfig = field(default_factory=LocalConfig)
     codec: QuantiserConfig | None = field(default_factory=QuantiserConfig)
     control_variates: bool = True
     secure: bool = False
+    gate: GateConfig | None = None
+    augment: AugmentConfig | None = None
 
     def __post_init__(self) -> None:
+        if (self.gate is None) != (self.augment is None):
+            raise ConfigError("a plan names `gate` and `augment` together, or neither")
+        if self.gate is not None and self.control_variates:
+            raise ConfigError("the gate's own phase takes no control variates: its few local steps need none")
         if self.secure and self.codec is None:
             raise ConfigError(
                 "secure aggregation sums integers: give the job a codec, or set secure to false"
             )
 
     @property
+    def trained(self) -> Trained:
+        """What travels."""
+        return "adapters" if self.gate is None else self.gate.trained
+
+    @property
     def reference(self) -> float:
         """A_ref, the normaliser of `local`: what turns a site's d̂ into the update that the server averages."""
+        if self.gate is not None:
+            return 1.0  # every site takes the same steps
         return normaliser(self.local.steps, self.local.lr, self.local.momentum)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,12 +81,14 @@ class TrainingPlan:
             ConfigError: a value is wrong.
             TypeError: not such a document.
         """
-        codec = raw["codec"]
+        codec, gate, augment = raw["codec"], raw["gate"], raw["augment"]
         return cls(
             LocalConfig(**raw["local"]),
             None if codec is None else QuantiserConfig(**codec),
             bool(raw["control_variates"]),
             bool(raw["secure"]),
+            None if gate is None else GateConfig(**gate),
+            None if augment is None else AugmentConfig(**augment),
         )
 
 

@@ -56,7 +56,8 @@ def run_job(job: FederationJob, transport: Transport, emit: Emit = lambda _event
             emit(event)
 
     result = federate(job, transport, hold)
-    calibrate(job, transport, result, emit)
+    if job.gate is None:  # the gate's own phase makes a base model; what is calibrated is trained on it
+        calibrate(job, transport, result, emit)
     for event in end:
         emit(event)
     return result
@@ -128,7 +129,7 @@ def calibrate(
 
 def _header(job: FederationJob, action: str, config: Mapping[str, Any]) -> tuple[Header, AdapterSchema]:
     net, base = load_base(job.base_model, job.model(), job.reasons)
-    schema = adapter_schema(net)
+    schema = adapter_schema(net, job.plan().trained)
     return Header(action, "", "", 0, 0, schema.digest, base, digest_json(dict(config))), schema
 
 

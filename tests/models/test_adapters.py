@@ -16,7 +16,7 @@ from models.adapters import (
     get_vector,
     merge_adapters,
     set_vector,
-    train_only_adapters,
+    train_only,
 )
 from models.config import preset
 from models.errors import ConfigError, FederationError
@@ -129,7 +129,7 @@ def test_bad_vectors_are_refused(spoil: str) -> None:
 
 def test_only_adapters_and_heads_train() -> None:
     net = network()
-    train_only_adapters(net)
+    train_only(net)
     grads = [n for n, p in net.named_parameters() if p.requires_grad]
     assert grads == [e.name for e in adapter_schema(net).entries]
 

@@ -8,22 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from models.adapters import get_vector, set_vector
 from models.config import preset
-from models.errors import ConfigError, DataError
+from models.errors import ConfigError, FederationError, UpdateRejected
 from models.frames import TRAIN, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
-from models.gate_training import (
-    GateConfig,
-    gate_vector,
-    nesterov,
-    set_gate_vector,
-    train_gate,
-    train_gate_federated,
-    upload_bytes,
-)
+from models.gate_step import GateConfig, gate_step
+from models.gate_training import GATE_CODEC, train_gate, train_gate_federated, upload_bytes
 from models.metrics import auroc
 from models.network import CryNet
 from models.predict import predict
+from models.seeds import local_seed
+from models.server_step import RoundSum, ServerConfig, ServerState, server_step
 
 CFG = preset("tiny")
 MEL = CFG.log_mel
@@ -70,52 +66,71 @@ def test_learns_to_tell_cries_and_leaves_the_rest_alone(net: CryNet, how: str) -
     assert not any(p.requires_grad for p in net.parameters())
 
 
+def test_a_site_in_a_round_is_a_pure_function_and_leaves_the_network_as_it_was(net: CryNet) -> None:
+    theta = get_vector(net, "gate")
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    one, two, other, later = (
+        gate_step(net, site("a", 1), theta, QUICK, seed, number)
+        for seed, number in ((1, 2), (1, 2), (2, 2), (1, 7))
+    )
+    assert np.array_equal(one.delta, two.delta)
+    assert not np.array_equal(one.delta, other.delta)
+    assert np.linalg.norm(later.delta) < 0.5 * np.linalg.norm(one.delta)  # the rate has fallen
+    assert set(one.losses) == {"gate", "reason", "energy", "total"}
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    layouts = [p.is_contiguous() for p in net.parameters()]
+    assert all(layouts)
+
+
 def test_a_federation_of_one_site_is_that_site_alone(net: CryNet) -> None:
-    """25 rounds of 8 steps, nothing averaged: the same steps as in one place."""
-    cfg = replace(QUICK, steps=32, batch_size=8)
-    twin = CryNet(CFG, ("hungry", "tired"), seed=3)
-    one = replace(cfg, rounds=8, local_steps=4, server_lr=1.0, server_momentum=0.0, codec=None)
+    """One round of one site, nothing averaged: the same steps as in one place with the same draws."""
+    cfg = replace(QUICK, rounds=1, local_steps=8)
+    start = get_vector(net, "gate")
     losses: list[float] = []
-    train_gate_federated(net, {"central": site("a", 1)}, one, 7, lambda _n, _of, loss: losses.append(loss))
-    train_gate(twin, site("a", 1), cfg, 7)
-    # θ goes through float32 sums θ + (y − θ), so the last bits may differ
-    np.testing.assert_allclose(gate_vector(net, cfg), gate_vector(twin, cfg), atol=2e-4)
-    assert len(losses) == 8
+    train_gate_federated(
+        net, {"a": site("a", 1)}, cfg, 7, lambda _n, _of, loss: losses.append(loss),
+        server=ServerConfig(), codec=None,
+    )  # fmt: skip
+    end = get_vector(net, "gate")
+    alone = gate_step(net, site("a", 1), start, cfg, local_seed(7, "a", 1), 1)
+    set_vector(net, end, "gate")
+    np.testing.assert_allclose(end, start - alone.delta, atol=1e-6)
+    assert losses == [alone.losses["total"]]
 
 
 def test_eight_bits_change_little_and_are_a_quarter_of_the_bytes(net: CryNet) -> None:
     cfg = replace(QUICK, rounds=1, local_steps=3)
-    start = gate_vector(net, cfg)
+    start = get_vector(net, "gate")
     ends = []
-    for codec in (cfg.codec, None):
-        set_gate_vector(net, cfg, start)
-        train_gate_federated(net, {"a": site("a", 1), "b": site("b", 2)}, replace(cfg, codec=codec), 1)
-        ends.append(gate_vector(net, cfg) - start)
+    for codec in (GATE_CODEC, None):
+        set_vector(net, start, "gate")
+        train_gate_federated(net, {"a": site("a", 1), "b": site("b", 2)}, cfg, 1, codec=codec)
+        ends.append(get_vector(net, "gate") - start)
     error = np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[1])
-    assert 0 < error < 0.1
-    assert upload_bytes(net, replace(cfg, codec=None), 8) == 4 * start.size
+    assert 0 < error < 0.2  # the first clipping norm is twice what these few steps move
+    assert upload_bytes(net, cfg, 8, None) == 4 * start.size
     assert upload_bytes(net, cfg, 8) < 2.4 * start.size  # 11 bits a value, padded to blocks
 
 
 def test_the_server_step_by_hand() -> None:
-    cfg = replace(QUICK, server_lr=0.5, server_momentum=0.6)
+    cfg = ServerConfig("nesterov", lr=0.5, beta1=0.6)
     m = np.array([1.0, -2.0])
-    theta, velocity = nesterov(np.zeros(2, np.float32), np.zeros(2), m, cfg)
-    np.testing.assert_allclose(theta, 0.5 * 1.6 * m, rtol=1e-6)
-    theta, velocity = nesterov(theta, velocity, m, cfg)
-    np.testing.assert_allclose(velocity, 1.6 * m)
-    np.testing.assert_allclose(theta, 0.5 * (1.6 + 1.0 + 0.6 * 1.6) * m, rtol=1e-6)
+    state = server_step(ServerState.initial(np.zeros(2, np.float32)), RoundSum(2 * m, 2), cfg)
+    np.testing.assert_allclose(state.theta, -0.5 * 1.6 * m, rtol=1e-6)
+    state = server_step(state, RoundSum(2 * m, 2), cfg)
+    np.testing.assert_allclose(state.momentum, 1.6 * m)
+    np.testing.assert_allclose(state.theta, -0.5 * (1.6 + 1.0 + 0.6 * 1.6) * m, rtol=1e-6)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not(net: CryNet) -> None:
     cfg = replace(QUICK, rounds=2, local_steps=2)
-    start = gate_vector(net, cfg)
+    start = get_vector(net, "gate")
     results = []
     for seed in (1, 1, 2):
-        set_gate_vector(net, cfg, start)
+        set_vector(net, start, "gate")
         torch.manual_seed(seed + 40)  # the session's own state has no say
         train_gate_federated(net, {"a": site("a", 1), "b": site("b", 2)}, cfg, seed)
-        results.append(gate_vector(net, cfg))
+        results.append(get_vector(net, "gate"))
     assert np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
 
@@ -127,12 +142,9 @@ def test_the_denoiser_learns_only_where_its_loss_has_a_weight(net: CryNet) -> No
 
 
 def test_wrong_vectors_and_settings_are_refused(net: CryNet) -> None:
-    vector = gate_vector(net, QUICK)
-    with pytest.raises(DataError, match="another preset"):
-        set_gate_vector(net, QUICK, vector[1:])
-    vector[0] = np.nan
-    with pytest.raises(DataError, match="finite"):
-        set_gate_vector(net, QUICK, vector)
+    theta = get_vector(net, "gate")
+    with pytest.raises(FederationError, match="another preset"):
+        gate_step(net, site("a", 1), theta[1:], QUICK, 1, 1)
     with pytest.raises(ConfigError):
         GateConfig(steps=0)
     with pytest.raises(ConfigError):
@@ -140,7 +152,7 @@ def test_wrong_vectors_and_settings_are_refused(net: CryNet) -> None:
 
 
 def test_a_training_that_diverges_says_so(net: CryNet) -> None:
-    with pytest.raises(DataError, match="diverged"):
+    with pytest.raises(UpdateRejected, match="diverged"):
         train_gate(net, site("a", 1), replace(QUICK, lr=1e12, grad_clip=1e12, warmup=0.01))
 
 

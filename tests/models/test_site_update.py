@@ -15,6 +15,7 @@ from models.site_update import encode_update, site_update
 from tests.models.helpers import made_up_tokens, tiny_net
 
 LOCAL = LocalConfig(steps=3, batch_size=8, lr=0.05)
+REFERENCE = normaliser(LOCAL.steps, LOCAL.lr, LOCAL.momentum)
 
 
 def quantiser(size: int, clip: float = 1.0, bits: int = 8) -> Quantiser:
@@ -67,7 +68,7 @@ def test_unequal_steps_are_put_on_one_scale() -> None:
     for steps in (1, 3, 9):
         a = normaliser(steps, LOCAL.lr, LOCAL.momentum)
         result = LocalResult((a * direction).astype(np.float32), a, {}, steps)
-        updates.append(encode_update(result, LOCAL, 1).update)
+        updates.append(encode_update(result, REFERENCE, 1).update)
     np.testing.assert_allclose(updates[0], updates[1], rtol=1e-5)
     np.testing.assert_allclose(updates[2], updates[1], rtol=1e-5)
 
@@ -81,7 +82,7 @@ def test_equal_inputs_give_equal_levels_and_other_seeds_other_rounding() -> None
     assert two is not None
     np.testing.assert_array_equal(one, two)
     result = local_step(net, data, theta, LOCAL, 5)
-    other = encode_update(result, LOCAL, 6, quantiser=q).levels
+    other = encode_update(result, REFERENCE, 6, quantiser=q).levels
     assert other is not None
     assert 0.05 < (other != one).mean() < 0.95
 
@@ -89,4 +90,4 @@ def test_equal_inputs_give_equal_levels_and_other_seeds_other_rounding() -> None
 def test_a_movement_that_overflows_is_not_sent() -> None:
     result = LocalResult(np.full(4, 1e38, np.float32), 1e-300, {}, 1)
     with np.errstate(over="ignore"), pytest.raises(UpdateRejected, match="common scale"):
-        encode_update(result, LOCAL, 1)
+        encode_update(result, REFERENCE, 1)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from infra.digest import digest_json
 from infra.federation.job import SiteSpec
+from infra.federation.material import Wanted
 from infra.federation.messages import CALIBRATE, FEATURES, GATE, Envelope
 from infra.federation.site import Answer, Site, locate_site
 from models.errors import ConfigError, FederationError, UpdateRejected
@@ -37,8 +38,9 @@ class LocalSite(Site):
         base_digest: str,
         base: Path,
         pinned: Mapping[str, str | None] | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
-        super().__init__(spec, net, base_digest, pinned)
+        super().__init__(spec, net, base_digest, pinned, wanted)
         self._base_file = base
 
     def routes(self) -> Mapping[str, Callable[[Envelope], Answer]]:
@@ -129,4 +131,4 @@ def open_local_site(
         own["folder"] = Path(folder).resolve()
     if override is not None:
         own["override"] = override
-    return LocalSite(SiteSpec(**own), net, digest, job.base_model, job.pinned)
+    return LocalSite(SiteSpec(**own), net, digest, job.base_model, job.pinned, Wanted.of(job))

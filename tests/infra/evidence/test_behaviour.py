@@ -18,7 +18,8 @@ from models.config import SAMPLE_RATE, preset
 from models.errors import ConfigError, DataError
 from models.frames import TRAIN, VAL, SiteFrames
 from models.gate_batches import GateBatches
-from models.gate_training import GateConfig, train_gate
+from models.gate_step import GateConfig
+from models.gate_training import train_gate
 from models.log_mel import LogMel
 from models.network import CryNet
 from models.predict import predict
