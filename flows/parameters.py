@@ -72,6 +72,12 @@ class RetrainParameters(_Parameters):
     n_mels: Literal[64, 128] = 64
     causal: bool = False
     rounds: int | None = Field(None, ge=1, le=1000, description="federated rounds; default: the recipe's")
+    gate_rounds: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="rounds of the gate's own phase, in which the whole network learns; 0 leaves it out; default: the recipe's",
+    )
     seed: int = Field(7, ge=0)
     override: str | None = Field(None, min_length=10, max_length=500)
     release: ReleaseName = "infant-cry"

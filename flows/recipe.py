@@ -9,6 +9,9 @@ from flows.parameters import RetrainParameters
 from infra.data.features import FeatureConfig
 from infra.data.synth.config import SynthConfig
 from models.config import preset
+from models.gate_batches import AugmentConfig
+from models.gate_step import GateConfig
+from models.gate_training import GATE_CODEC, GATE_SERVER
 from models.local_step import LocalConfig
 from models.pretrain import BackboneConfig, DenoiserConfig
 from models.quantise import QuantiserConfig
@@ -25,6 +28,8 @@ CODEC = QuantiserConfig(bits=8, clip=2.0, adaptive_quantile=0.5)
 updates of `compact` lie; from 1.0, no site was within C in any of 8 rounds."""
 
 ROUNDS = {"tiny": 6, "compact": 8, "paper": 12}
+GATE_ROUNDS = {"tiny": 2, "compact": 20, "paper": 0}
+"""Of the gate's own phase. All of `paper` would be 23 MB a round and site: adapters and heads alone, unless it is asked for."""
 _TINY_POOL = SynthConfig(
     sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=8, public_noise=20, clip_seconds=1.5, seed=77,
 )  # fmt: skip
@@ -40,6 +45,7 @@ class Recipe:
     network: Json
     features: Json
     pretrain: Json
+    cry_gate: Json | None
     federate: Json
     seed: int
 
@@ -64,6 +70,7 @@ def recipe(parameters: RetrainParameters) -> Recipe:
             "features": FeatureConfig().to_dict(),
         },
         pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
+        cry_gate=_cry_gate(parameters),
         federate={
             "rounds": rounds,
             "local": asdict(local),
@@ -73,3 +80,19 @@ def recipe(parameters: RetrainParameters) -> Recipe:
         },
         seed=parameters.seed,
     )
+
+
+def _cry_gate(parameters: RetrainParameters) -> Json | None:
+    rounds = GATE_ROUNDS[parameters.preset] if parameters.gate_rounds is None else parameters.gate_rounds
+    if rounds == 0:
+        return None
+    gate = GateConfig(rounds=rounds)
+    if parameters.preset == "tiny":
+        gate = replace(gate, local_steps=2)
+    return {
+        "rounds": rounds,
+        "gate": asdict(gate),
+        "augment": asdict(AugmentConfig()),
+        "server": asdict(GATE_SERVER),
+        "codec": asdict(GATE_CODEC),
+    }

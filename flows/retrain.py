@@ -1,6 +1,6 @@
 """The whole pipeline, from audio to a published release with a report.
 
-    corpus → gate → features → pretrain → federate → calibrate → evaluate → export → publish → report
+    corpus → gate → features → pretrain → cry gate → federate → calibrate → evaluate → export → publish → report
 
 On a schedule or on demand. What is unchanged since an earlier run is taken from the store; a run that was killed resumes.
 """
@@ -19,6 +19,7 @@ from infra.stages import digests
 from tasks.baselines import baselines, statistics
 from tasks.central import central
 from tasks.corpus import synthesise
+from tasks.cry_gate import cry_gate
 from tasks.evaluate import evaluate
 from tasks.features import features, pool
 from tasks.federate import federate
@@ -60,14 +61,18 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         )
         base = pretrain(config={**shape, **plan.pretrain}, parents={"pool": pooled}, seed=plan.seed)
 
-        trained = {"pretrain": base}
-        order = {**shape, **plan.federate, "features": digests(frames)}
         local = {"features": frames}
+        heard = base
+        if plan.cry_gate is not None:
+            hearing = {**shape, **plan.cry_gate, "features": digests(frames)}
+            heard = cry_gate(config=hearing, parents={"base": base}, seed=plan.seed, local=local)
+        trained = {"base": heard}
+        order = {**shape, **plan.federate, "features": digests(frames)}
         theta = federate(config=order, parents=trained, seed=plan.seed, local=local)
         twin = central(config=order, parents=trained, seed=plan.seed, local=local)
 
-        own = calibrate("federated", network, reasons, frames, base, theta)
-        twins = calibrate("central", network, reasons, frames, base, twin)
+        own = calibrate("federated", network, reasons, frames, heard, theta)
+        twins = calibrate("central", network, reasons, frames, heard, twin)
         measured = statistics(manifest, plan.split, frames)
         simple = baselines(
             config={"features": digests(frames), "statistics": digests(measured)},
@@ -104,6 +109,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
             "gate": verdict,
             "pool": pooled,
             "pretrain": base,
+            **({"cry_gate": heard} if plan.cry_gate is not None else {}),
             "federate": theta,
             "central": twin,
             "baselines": simple,

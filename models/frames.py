@@ -20,7 +20,7 @@ class SiteFrames:
     """One site's one-second frames, VAD-kept, with their clips.
 
     A *view* is one rendering of a clip: view 0 is the clip as recorded; others have noise mixed in at `snr_db` and, in
-    training, a gain. Frames of one (clip, view) are scored together: a clip's score is the mean logit over them.
+    training, a gain. Frames of one (clip, view) are scored together: a clip's score comes from them (`models.predict`).
 
     Frame arrays, length N: `log_mel` float16 (N, M, F); `clip` int32 index into the clip arrays; `view` int16;
     `snr_db` float32, NaN where no noise was added.

@@ -1,8 +1,7 @@
 """Scores: the network over a site's frames, and frames into clips.
 
-A clip is scored per view (rendering); its reason logits are the means over its frames. Its gate logit and energy are the means
-too, or the soft maximum, log mean exp: a recording is of a cry when some of it is, and most of a noisy one may be noise. Both are
-neutral to length: a clip of equal frames scores as each of them.
+A clip is scored per view (rendering); its reason logits are the means over its frames, its gate logit their soft maximum and its
+energy likewise the soft minimum (`models.pooling`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class FrameScores:
 class ClipScores:
     """One row per (clip, view), in order of site, clip and view; R rows, C reasons.
 
-    Scores: `gate_logit` (R,), `reason_logits` (R, C), `energy` (R,), float64, means over `n_frames` (R,) frames.
+    Scores: `gate_logit` (R,), `reason_logits` (R, C), `energy` (R,), float64, over `n_frames` (R,) frames.
     Rendering: `view` (R,) with 0 the clip as recorded, `snr_db` (R,) NaN where no noise was added.
     Clip: `site`, `clip` (index at its site), `clip_id`, `group`, `label`, `part`, `gate`, `reason`, as in `SiteFrames`.
     """
@@ -129,9 +128,9 @@ class ClipRows:
         return np.log(self.mean(np.exp(values - top[self.row]))) + top
 
 
-def clip_rows(frames: SiteFrames) -> ClipRows:
-    """The rows that a site's scores come in."""
-    key = np.stack([frames.clip.astype(np.int64), frames.view.astype(np.int64)])
+def clip_rows(clip: npt.NDArray[np.integer], view: npt.NDArray[np.integer]) -> ClipRows:
+    """The rows that scores of frames come in, by the clip and view (N,) of each."""
+    key = np.stack([clip.astype(np.int64), view.astype(np.int64)])
     unique, first, row, count = np.unique(
         key, axis=1, return_index=True, return_inverse=True, return_counts=True
     )
@@ -144,7 +143,7 @@ def clip_rows(frames: SiteFrames) -> ClipRows:
     )
 
 
-def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "mean") -> ClipScores:
+def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "soft_maximum") -> ClipScores:
     """One row for each (clip, view), from its frames.
 
     Raises:
@@ -154,7 +153,7 @@ def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "mea
         raise DataError(
             f"site {frames.site!r}: {len(scores.gate_logit)} scores for {len(frames.clip)} frames"
         )
-    rows = clip_rows(frames)
+    rows = clip_rows(frames.clip, frames.view)
     clip = rows.clip
     pooled = rows.mean if pooling == "mean" else rows.soft_maximum
     return ClipScores(
@@ -180,7 +179,7 @@ def predict(
     net: CryNet,
     frames: SiteFrames,
     tokens: npt.NDArray[np.floating] | None = None,
-    pooling: Pooling = "mean",
+    pooling: Pooling = "soft_maximum",
 ) -> ClipScores:
     """Score every (clip, view) of a site, with the adapters and heads that the network holds.
 
@@ -188,7 +187,7 @@ def predict(
         net: the network.
         frames: the site's frames.
         tokens: their cached tokens (N, L, D), if there are any: the front of the network is then skipped.
-        pooling: how a clip's gate logit and energy come from its frames.
+        pooling: how a clip's gate logit and energy come from its frames; the mean is there to be compared with.
     """
     if net.reasons != frames.reasons:
         raise DataError(f"site {frames.site!r} has reasons {frames.reasons}, the network {net.reasons}")

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from infra.federation.base import load_base
 from infra.federation.files import encode_arrays
-from infra.federation.tokens import features_digest, load_site_tokens
-from infra.stages import StageResult, resolve
+from infra.federation.material import frames_of
+from infra.federation.tokens import load_site_tokens, material_digest
+from infra.stages import StageResult
 from models.config import ModelConfig
 from models.local_step import LocalConfig
 from models.plain_loop import Round, train_central
 from models.server_step import ServerConfig
-from tasks.features import FRAMES
-from tasks.runtime import runtime
-from tasks.sites import PUBLIC
+from tasks.federation_jobs import public_frames, site_specs
 from tasks.stage import Job, stage
 
 
 @stage("central", code=("models.plain_loop", "infra.federation.tokens"), timeout_seconds=4 * 3600)
 def central(job: Job) -> StageResult:
     """Train adapters and heads on all sites' frames together, with the federation's recipe."""
-    rt = runtime()
     net, base = load_base(
-        job.file("pretrain", "base.safetensors"),
+        job.file("base", "base.safetensors"),
         ModelConfig.from_dict(dict(job.config["network"])),
         tuple(job.config["reasons"]),
     )
+    public = public_frames(job.local["features"])
     sites = {}
-    for site, uri in job.local["features"].items():
-        if site == PUBLIC:
-            continue
-        content = rt.site_content(site)
-        frames: Path = content.fetch(resolve(content, uri).files[FRAMES])
-        folder = rt.site_folder(site) / "federation"  # the token cache that the federation filled
-        sites[site] = load_site_tokens(frames, folder, net, base, features_digest(frames)).train
+    for spec in site_specs(
+        job.local["features"]
+    ):  # their folders hold the token caches that the federation filled
+        frames = frames_of(spec)
+        digest = material_digest(frames, public)
+        sites[spec.name] = load_site_tokens(frames, spec.folder, net, base, digest, public).train
     rounds = int(job.config["rounds"])
 
     def show(done: Round) -> None:

@@ -28,7 +28,7 @@ def membership(job: Job) -> StageResult:
     """
     rt = runtime()
     net, _ = load_base(
-        job.file("pretrain", "base.safetensors"),
+        job.file("base", "base.safetensors"),
         ModelConfig.from_dict(dict(job.config["network"])),
         tuple(job.config["reasons"]),
     )

@@ -58,7 +58,7 @@ def export(job: Job) -> StageResult:
     config = job.config
     model = ModelConfig.from_dict(config["network"])
     reasons = tuple(config["reasons"])
-    net, _ = load_base(job.file("pretrain", "base.safetensors"), model, reasons)
+    net, _ = load_base(job.file("base", "base.safetensors"), model, reasons)
     theta = job.file("federate", "theta.safetensors")
     set_vector(net, decode_arrays(theta.read_bytes(), str(theta))["theta"])
     ship_reasons = bool(config["ship_reasons"])

@@ -4,8 +4,8 @@
       → gate_probability (batch,), gate_logit (batch,), energy (batch,)
       → reason_probabilities (batch, C), reason_logits (batch, C)    only where the reason head is shipped
 
-Probabilities are those of the frame at T = 1. A clip's score is the mean *logit* over its frames, divided by the
-site's temperature, hence the logits. Adapters are merged into the weights, query, key and value into one product.
+Probabilities are those of the frame at T = 1. A clip's score comes from its frames' *logits* (`models.pooling`) and is divided by
+the site's temperature. Adapters are merged into the weights, query, key and value into one product.
 `dynamo=False`: the default exporter does not go below opset 18.
 """
 

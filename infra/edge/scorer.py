@@ -1,7 +1,7 @@
-"""A release on a recording: decode → VAD frames → graph → mean logits → calibrated decision.
+"""A release on a recording: decode → VAD frames → graph → one logit a clip → calibrated decision.
 
-The clip's score is the mean *logit* over its VAD-kept one-second frames, as in training and calibration; the site's
-temperature comes after the mean.
+The clip's score is that of `models.pooling`, as in training and calibration: the soft maximum of the gate's logits over its
+VAD-kept one-second frames, the mean of the reasons'; the site's temperature comes after it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from infra.settings import LimitSettings
 from models.calibration import SiteCalibration
 from models.config import SAMPLE_RATE
 from models.errors import AudioError, BundleError
+from models.pooling import soft_maximum
 from models.segmentation import VadConfig, frames
 
 Decision = Literal["cry", "no cry", "abstain"]
@@ -26,7 +27,7 @@ Decision = Literal["cry", "no cry", "abstain"]
 
 @dataclass(frozen=True)
 class RawScore:
-    """Means over a clip's frames, before calibration: the same at every site."""
+    """Over a clip's frames, before calibration: the same at every site."""
 
     gate_logit: float
     energy: float
@@ -60,7 +61,7 @@ class ClipDecision:
 
 
 def decide(raw: RawScore, calibration: SiteCalibration, reasons: tuple[str, ...]) -> ClipDecision:
-    """Apply a site's calibration to a clip's mean logits."""
+    """Apply a site's calibration to a clip's logits."""
     probability = float(calibration.gate_probability(raw.gate_logit))
     is_cry = probability >= calibration.gate_threshold
     unlike = bool(calibration.abstains(raw.energy))
@@ -116,8 +117,8 @@ class Scorer:
         out = self.graph.run(kept)
         reasons = out["reason_logits"].mean(0, dtype=np.float64) if self.reasons else np.zeros(0)
         return RawScore(
-            gate_logit=float(out["gate_logit"].mean(dtype=np.float64)),
-            energy=float(out["energy"].mean(dtype=np.float64)),
+            gate_logit=soft_maximum(out["gate_logit"]),
+            energy=-soft_maximum(-out["energy"]),
             reason_logits=reasons,
             n_frames=len(kept),
             seconds=len(wave) / SAMPLE_RATE,

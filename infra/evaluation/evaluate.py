@@ -96,7 +96,7 @@ def _recorded(scores: ClipScores) -> ClipScores:
 def _protocol(clean: Bench, cfg: EvaluationConfig, calibrated: bool) -> Json:
     groups = len({str(g) for g in clean.scores.group})
     return {
-        "unit": "the unit is the clip, and its score the mean logit of its one-second frames",
+        "unit": "the unit is the clip, and its score the soft maximum (reasons: mean) of the logits of its one-second frames",
         "headline_view": "clips as recorded, no noise mixed in",
         "interval": (
             f"{cfg.level:.0%} percentile interval, {cfg.resamples} bootstrap resamples of groups "

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from infra.data.features import load_frames
 from infra.federation.base import load_base
 from infra.federation.job import FederationJob
-from infra.federation.results import FederationResult, load_theta
 from infra.federation.material import frames_of
+from infra.federation.results import FederationResult, load_theta
 from models.adapters import Vector, adapter_schema
 from models.errors import DataError
 from models.frames import TEST, TRAIN

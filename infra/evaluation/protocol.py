@@ -1,6 +1,6 @@
 """How numbers are made: which clips count, which calibration applies to them, and what an interval is.
 
-clip     the unit of every metric; its score is the mean logit of its VAD-kept one-second frames
+clip     the unit of every metric; its score the soft maximum (reasons: mean) of the logits of its VAD-kept one-second frames
 as recorded / at an SNR   views of the same clips; headline numbers are on the clips as recorded
 all / site / public       negatives: every non-cry, the sites' own non-cries, public noise (site "")
 ranking                   by the logits as they are; decisions and calibration with the temperature of the clip's site

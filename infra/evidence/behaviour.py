@@ -1,7 +1,7 @@
 """Behaviour: what must not change a network's answer, what must not make it surer, and what it must refuse.
 
 Every check compares answers about a clip with answers about the same clip, altered, or asks for a refusal; its bar is stated
-before it is measured. Answers are calibrated: p(cry) of the mean logit over a clip's one-second frames, as a release gives
+before it is measured. Answers are calibrated: p(cry) of the pooled logit over a clip's one-second frames, as a release gives
 them. Changes have percentile intervals over resampled groups (an infant with all of its clips). Probe sounds are independent
 draws, so a share of refusals has the exact binomial interval.
 """

@@ -94,7 +94,7 @@ def run_cell(
         train_gate(net, pooled, cell.arm.training, cell.seed, on_step)
     with adapters_off(net):  # they did not learn, and cost a fifth of the time
         judged = [
-            predict(net, site.select(site.part[site.clip] == TEST), pooling="soft_maximum")
+            predict(net, site.select(site.part[site.clip] == TEST))
             for site in _with_parts(frames.judge, rows, parts).values()
             if (site.part == TEST).any()
         ]

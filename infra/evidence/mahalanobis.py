@@ -111,7 +111,7 @@ def clip_features(
             out[i : i + batch] = net.features(
                 torch.from_numpy(front[i : i + batch].astype(np.float32))
             ).numpy()
-    return clip_rows(frames).mean(out)
+    return clip_rows(frames.clip, frames.view).mean(out)
 
 
 def site_distances(
@@ -135,7 +135,7 @@ def site_distances(
     features = {f.site: clip_features(net, f, (tokens or {}).get(f.site)) for f in sites}
     x, y = [], []
     for f in sites:
-        rows = clip_rows(f)
+        rows = clip_rows(f.clip, f.view)
         use = (rows.view == 0) & (f.part[rows.clip] == TRAIN) & (f.gate[rows.clip] == 1)
         x.append(features[f.site][use])
         y.append(f.reason[rows.clip][use])

@@ -28,7 +28,7 @@ from models.errors import FederationError
 from models.gate_step import gate_step
 from models.local_step import LocalResult, local_step
 from models.network import CryNet
-from models.predict import frame_scores
+from models.predict import clip_rows, frame_scores
 from models.quantise import Quantiser
 from models.site_update import SiteUpdate, encode_update
 
@@ -161,7 +161,7 @@ def _tally(net: CryNet, data: Material, state: SiteState, number: int) -> tuple[
 def tally(net: CryNet, data: Material) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
     """Confusion counts (rows truth, columns decision): gate (2, 2) over all clips, reason (C, C) over cries; and the loss.
 
-    A clip is decided by the mean logit of its frames. The loss is the mean gate cross-entropy over clips, plus that of the reason
+    A clip is decided as in `models.predict`. The loss is the mean gate cross-entropy over clips, plus that of the reason
     over cries, in nats; infinite where a logit is not finite, NaN where there is no validation clip.
     """
     n = len(net.reasons)
@@ -170,10 +170,9 @@ def tally(net: CryNet, data: Material) -> tuple[npt.NDArray[np.int64], npt.NDArr
     if not len(val.gate):
         return gate, reason, float("nan")
     scores = frame_scores(net, val.tokens)
-    _, first, clip, frames = np.unique(val_clip, return_index=True, return_inverse=True, return_counts=True)
-    logits = np.zeros((len(first), 1 + n))
-    np.add.at(logits, clip, np.column_stack([scores.gate_logit, scores.reason_logits]).astype(np.float64))
-    logits /= frames[:, None]
+    rows = clip_rows(val_clip, np.zeros_like(val_clip))
+    logits = np.column_stack([rows.soft_maximum(scores.gate_logit), rows.mean(scores.reason_logits)])
+    first = rows.first
     if not np.isfinite(logits).all():
         return gate, reason, float("inf")
     truth, label = val.gate[first].astype(np.int64), val.reason[first].astype(np.int64)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.errors import DataError
+from models.pooling import soft_maximum
 from models.predict import FrameScores, clip_scores, concat_scores, frame_scores, frame_tokens, predict
 from tests.models.helpers import made_up_frames, tiny_net
 
@@ -18,7 +19,7 @@ def test_clip_scores_are_means_by_hand() -> None:
     frames = made_up_frames(clips=2)
     n = len(frames.clip)
     values = np.arange(n, dtype=np.float32)
-    scores = clip_scores(frames, FrameScores(values, np.stack([values] * 3, axis=1), -values))
+    scores = clip_scores(frames, FrameScores(values, np.stack([values] * 3, axis=1), -values), "mean")
     assert scores.gate_logit.tolist() == [0.5, 2.0, 3.5, 5.0]
     assert scores.reason_logits[:, 2].tolist() == [0.5, 2.0, 3.5, 5.0]
     assert scores.energy.tolist() == [-0.5, -2.0, -3.5, -5.0]
@@ -34,13 +35,15 @@ def test_the_soft_maximum_by_hand() -> None:
     frames = made_up_frames(clips=2)
     values = np.arange(len(frames.clip), dtype=np.float32)
     reasons = np.stack([values] * 3, axis=1)
-    scores = clip_scores(frames, FrameScores(values, reasons, -values), "soft_maximum")
+    scores = clip_scores(frames, FrameScores(values, reasons, -values))
     top = np.log((1.0 + np.e) / 2.0)
     np.testing.assert_allclose(scores.gate_logit, [top, 2.0, 3.0 + top, 5.0], rtol=1e-12)
     np.testing.assert_allclose(scores.energy, [-top, -2.0, -3.0 - top, -5.0], rtol=1e-12)
     assert scores.reason_logits[:, 2].tolist() == [0.5, 2.0, 3.5, 5.0]
     same = np.full_like(values, 1000.0)
-    assert (clip_scores(frames, FrameScores(same, reasons, same), "soft_maximum").gate_logit == 1000.0).all()
+    assert (clip_scores(frames, FrameScores(same, reasons, same)).gate_logit == 1000.0).all()
+    assert soft_maximum([0.0, 1.0]) == pytest.approx(top)
+    assert soft_maximum([1000.0, 1000.0]) == 1000.0
 
 
 def test_cached_tokens_give_the_same_scores_as_the_waveform() -> None:

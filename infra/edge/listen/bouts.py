@@ -43,21 +43,22 @@ class _Span:
     end: int
     open: bool = False
     n: int = 0
-    gate_logit: float = 0.0
-    energy: float = 0.0
+    gate_logit: float = -math.inf  # log Σ exp
+    energy: float = math.inf  # −log Σ exp −
     reason_logits: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def add(self, scores: Scores) -> None:
         self.reason_logits = scores.reason_logits + (self.reason_logits if self.n else 0.0)
-        self.gate_logit += scores.gate_logit
-        self.energy += scores.energy
+        self.gate_logit = float(np.logaddexp(self.gate_logit, scores.gate_logit))
+        self.energy = float(-np.logaddexp(-self.energy, -scores.energy))
         self.n += 1
         self.begin, self.end = min(self.begin, scores.begin), max(self.end, scores.end)
 
-    def mean(self) -> RawScore:
+    def pooled(self) -> RawScore:
+        """As a clip: see `models.pooling`."""
         return RawScore(
-            gate_logit=self.gate_logit / self.n,
-            energy=self.energy / self.n,
+            gate_logit=self.gate_logit - math.log(self.n),
+            energy=self.energy + math.log(self.n),
             reason_logits=self.reason_logits / self.n,
             n_frames=self.n,
             seconds=(self.end - self.begin) / SAMPLE_RATE,
@@ -146,7 +147,7 @@ class Bouts:
         if kind in self._spans:
             self._spans[kind].add(scores)
             return
-        # the mean is late by half its length: the frames just before that say so themselves belong to it
+        # the mean is late: the frames just before that say so themselves belong to it
         run = [scores]
         if not self._spans:
             for earlier in reversed(list(self._recent)[:-1]):
@@ -181,7 +182,7 @@ class Bouts:
             return []
         # kept at what it was opened as: the frames of a bout are not asked again whether it was one
         opened = replace(self._on, gate_threshold=0.0, energy_threshold=None if kind == "bout" else -math.inf)
-        whole = decide(span.mean(), opened, self._reasons)
+        whole = decide(span.pooled(), opened, self._reasons)
         end = span.end if until is None else max(min(span.end, until), span.begin)
         return [
             Bout(
@@ -192,7 +193,7 @@ class Bouts:
                 confidence=whole.gate_probability,
                 energy=whole.energy,
                 frames=span.n,
-                why=f"mean of {span.n} frames",
+                why=f"over {span.n} frames",
                 reason=whole.reason,
                 reasons=whole.reason_probabilities if kind == "bout" else {},
                 end=end / SAMPLE_RATE,

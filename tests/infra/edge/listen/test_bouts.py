@@ -114,12 +114,13 @@ def test_noise_before_a_cry_does_not_make_it_odd() -> None:
 
 
 def test_the_end_scores_the_bout_as_one_clip() -> None:
-    """Reason logits (1, k) for k = 0 … 3: mean (1, 1.5)."""
+    """Reason logits (1, k) for k = 0 … 3: mean (1, 1.5). Gate and energy: log mean exp, at a temperature of 2."""
     *_, end = play([(4.0, -1.0), (6.0, -2.0), (8.0, -3.0), (10.0, -4.0)])
     assert isinstance(end, Bout)
     assert end.frames == 4
-    assert end.confidence == pytest.approx(1 / (1 + math.exp(-7.0 / 2.0)))
-    assert end.energy == pytest.approx(-2.5)
+    top = math.log(sum(math.exp(x) for x in (4.0, 6.0, 8.0, 10.0)) / 4)
+    assert end.confidence == pytest.approx(1 / (1 + math.exp(-top / 2.0)))
+    assert end.energy == pytest.approx(-math.log(sum(math.exp(x) for x in (1.0, 2.0, 3.0, 4.0)) / 4))
     assert end.reason == "tired"
     assert end.reasons["tired"] == pytest.approx(1 / (1 + math.exp(-0.5)))
 
