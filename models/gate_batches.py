@@ -38,6 +38,7 @@ class AugmentConfig:
 
     snr_low: float = -5.0  # dB
     snr_high: float = 20.0
+    snr_spread: float = 0.0  # standard deviation in dB of a recording's frames about its SNR: their levels differ
     clean_share: float = 0.3  # frames without noise
     microphone: float = (
         0.7  # standard deviation of the response in nepers of power (0.7 is 3 dB); 0 turns it off
@@ -62,7 +63,7 @@ class AugmentConfig:
         if not 0.0 <= self.clean_share <= 1.0 or not 0.0 <= self.own_share <= 0.5:
             raise ConfigError("augmentation: clean_share must lie in [0, 1] and own_share in [0, 0.5]")
         if (
-            min(self.microphone, self.mixup, self.mask_rows, self.mask_steps) < 0
+            min(self.snr_spread, self.microphone, self.mixup, self.mask_rows, self.mask_steps) < 0
             or self.microphone_points < 2
         ):
             raise ConfigError(
@@ -140,7 +141,8 @@ class GateBatches:
         clean = self._microphone(torch.from_numpy(frames.astype(np.float32)), rng, size)
         snr = rng.uniform(cfg.snr_low, cfg.snr_high, size)
         snr[rng.random(size) < cfg.clean_share] = np.inf
-        mixed, target = mix_log_mel(clean, noise, torch.from_numpy(np.repeat(snr, k).astype(np.float32)), mel)
+        levels = np.repeat(snr, k) + rng.normal(0.0, cfg.snr_spread, size * k)
+        mixed, target = mix_log_mel(clean, noise, torch.from_numpy(levels.astype(np.float32)), mel)
         floor = (math.log(mel.floor) - mel.mean) / mel.std
         x = mask_bands(
             self._standardise(mixed), max_rows=cfg.mask_rows, max_steps=cfg.mask_steps, value=floor

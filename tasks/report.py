@@ -119,7 +119,8 @@ def collect(
             "trained_parameters": parts["trained"],
         },
         "pretrain": made["pretrain"].values["losses"],
-        "federation": json.loads(fetch(rt.content, made["federate"], "history.json").read_text()),
+        "federation": _history(made["federate"]),
+        "cry_gate": _history(made["cry_gate"]) if "cry_gate" in made else None,
         "evaluation": read_evaluation(uris["evaluate"]),
         "membership": read_membership(uris["membership"]),
         "export": {
@@ -134,6 +135,11 @@ def collect(
         "timings": {k: round(v, 2) for k, v in rt.board.timings.items()},
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def _history(federation: Artifact) -> Json:
+    history: Json = json.loads(fetch(runtime().content, federation, "history.json").read_text())
+    return history
 
 
 def _data(corpus: Artifact, parameters: Json) -> Json:

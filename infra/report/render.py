@@ -9,6 +9,7 @@ The document is `metrics.json`. Every section may be missing; the page says so a
     model       preset, parameters, trained_parameters, n_mels, causal
     federation  infra.federation's history: plan, parameters, rounds with losses, validation, alarms, bytes_up and bytes_down by
                 site, stages
+    cry_gate    the same, of the gate's own phase before it, where there was one
     evaluation  infra.evaluation.evaluate.evaluate(…)
     membership  infra.evaluation.membership.attack_training(…)
     export      opset, operators, size_bytes, max_abs_diff, clips_compared, latency_ms {p50, p95}, latency_on
@@ -89,6 +90,7 @@ def render_html(metrics: Json) -> str:
         "data",
         "data_gate",
         "model",
+        "cry_gate",
         "federation",
         "evaluation",
         "membership",
@@ -104,6 +106,7 @@ def render_html(metrics: Json) -> str:
         paper=paper_table(metrics),
         confusion=_confusion(evaluation),
         upload=_upload(metrics.get("federation")),
+        heard=_upload(metrics.get("cry_gate")),
         travels=travels(metrics.get("federation") or {}),
         stages=_stages(metrics.get("federation") or {}),
         alarms=_alarms(metrics.get("federation") or {}),
