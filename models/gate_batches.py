@@ -38,7 +38,9 @@ class AugmentConfig:
 
     snr_low: float = -5.0  # dB
     snr_high: float = 20.0
-    snr_spread: float = 0.0  # standard deviation in dB of a recording's frames about its SNR: their levels differ
+    snr_spread: float = (
+        0.0  # standard deviation in dB of a recording's frames about its SNR: their levels differ
+    )
     clean_share: float = 0.3  # frames without noise
     microphone: float = (
         0.7  # standard deviation of the response in nepers of power (0.7 is 3 dB); 0 turns it off

@@ -48,6 +48,12 @@ def retrain(
         str | None, typer.Option(help="Size of the network: tiny, compact (the default) or paper.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Federated rounds; default: the recipe's.")] = None,
+    gate_rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Rounds of the gate's own phase before them; 0 leaves it out; default: the recipe's."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is random; default: 7.")] = None,
     difficulty: Annotated[
         float | None, typer.Option(help="Of the synthetic corpus; default: 1.0, the benchmark.")
@@ -80,6 +86,7 @@ def retrain(
             "manifest": manifest,
             "preset": preset,
             "rounds": rounds,
+            "gate_rounds": gate_rounds,
             "seed": seed,
             "difficulty": difficulty,
             "n_mels": n_mels,

@@ -34,9 +34,9 @@ def kill_at(home: Home, stage: str, ready: Callable[[], bool]) -> str:
     return "".join(seen)
 
 
-def rounds_closed(home: Home) -> int:
-    """Federated rounds that the killed run had finished."""
-    journals = home.work.glob("scratch/federate-*/checkpoints/journal.jsonl")
+def rounds_closed(home: Home, stage: str = "federate") -> int:
+    """Federated rounds of a stage that the killed run had finished."""
+    journals = home.work.glob(f"scratch/{stage}-*/checkpoints/journal.jsonl")
     return sum(line.count('"closed"') for journal in journals for line in journal.read_text().splitlines())
 
 
@@ -62,9 +62,12 @@ def test_a_killed_run_resumes_to_the_same_release(
     kill_at(home, "pretrain", lambda: True)
     assert left_over(home, 0) != [], "the check below would see processes"
 
-    seen = kill_at(home, "federate", lambda: rounds_closed(home) >= 1)
+    seen = kill_at(home, "cry-gate", lambda: rounds_closed(home, "cry-gate") >= 1)
     assert marked(seen, "=") >= {"corpus", "measure", "gate", "features", "pool"}
     assert marked(seen, "✓") == {"pretrain"}, "what was killed is computed again, and nothing before it"
+
+    seen = kill_at(home, "federate", lambda: rounds_closed(home) >= 1)
+    assert marked(seen, "✓") == {"cry-gate"}
     assert 1 <= rounds_closed(home) < 3
 
     seen = kill_at(home, "evaluate", lambda: True)
