@@ -2,8 +2,8 @@
 
 The adapters of the federated job learn on frozen tokens; that is enough for what separates the reasons, and not for the gate on
 real phones, whose sound the synthetic pretraining has never met. Here tokenizer, backbone and heads learn from augmented log-mel
-(`models.gate_batches`), beginning from the pretrained network, by AdamW (arXiv 1711.05101). A site's share of a round begins with
-fresh moments, so that it is a pure function of θ, its frames and a seed, like `models.local_step`, and can be repeated.
+(`models.gate_batches`), beginning from the pretrained network, by AdamW (arXiv 1711.05101). A site keeps its moments over the
+rounds; its share of one is a pure function of θ, these, its frames and a seed, like `models.local_step`, and can be repeated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -84,10 +85,25 @@ class GateConfig:
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * (done - self.warmup) / (1.0 - self.warmup)))
 
 
+Memory = npt.NDArray[np.float64]
+"""A site's moments: (2P + 1,), first and second of each parameter, and the number of steps behind them. Zeros begin anew."""
+
+
+def memory_size(parameters: int) -> int:
+    """Length of the memory of P parameters."""
+    return 2 * parameters + 1
+
+
 def gate_step(
-    net: CryNet, batches: GateBatches, theta: Vector, cfg: GateConfig, seed: int, number: int
-) -> LocalResult:
-    """One site's share of round `number` (from 1): θ − y after `cfg.local_steps` steps.
+    net: CryNet,
+    batches: GateBatches,
+    theta: Vector,
+    cfg: GateConfig,
+    seed: int,
+    number: int,
+    memory: Memory,
+) -> tuple[LocalResult, Memory]:
+    """One site's share of round `number` (from 1): θ − y after `cfg.local_steps` steps, and the moments after them.
 
     Its scale needs no normaliser: every site takes the same steps.
 
@@ -98,6 +114,7 @@ def gate_step(
         cfg: steps, rates, weights.
         seed: decides the batches; see `models.seeds.local_seed`.
         number: where on the schedule of the rate the round lies.
+        memory: the site's moments.
 
     Raises:
         FederationError: `theta` does not fit the network.
@@ -108,16 +125,18 @@ def gate_step(
     try:
         with gate_session(net, cfg, seed):
             learner = GateLearner(net, batches, cfg, seed, cfg.local_batch_size)
+            learner.remember(memory)
             for k in range(1, cfg.local_steps + 1):
                 done = ((number - 1) * cfg.local_steps + k) / (cfg.rounds * cfg.local_steps)
                 for name, value in learner.step(cfg.rate(done)).items():
                     losses[name] = losses.get(name, 0.0) + value / cfg.local_steps
             delta = theta - get_vector(net, cfg.trained)
+            after = learner.memory()
     finally:
         set_vector(net, theta, cfg.trained)
     if not np.isfinite(delta).all():
         raise UpdateRejected("the gate's update is not finite: lower lr; the site sends nothing")
-    return LocalResult(delta, 1.0, losses, cfg.local_steps)
+    return LocalResult(delta, 1.0, losses, cfg.local_steps), after
 
 
 class GateLearner:
@@ -135,6 +154,30 @@ class GateLearner:
             [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
             lr=cfg.lr, betas=(0.9, 0.98), fused=True,
         )  # fmt: skip
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from these moments."""
+        size = sum(p.numel() for p in self._parameters)
+        assert memory.shape == (memory_size(size),)
+        if memory[-1] == 0:
+            return
+        at = 0
+        for p in self._parameters:
+            first, second = (
+                torch.empty_like(p).copy_(
+                    torch.from_numpy(memory[start : start + p.numel()].astype(np.float32)).view(p.shape)
+                )
+                for start in (at, size + at)
+            )
+            steps = torch.tensor(float(memory[-1]), dtype=torch.float32)
+            self._optimiser.state[p] = {"step": steps, "exp_avg": first, "exp_avg_sq": second}
+            at += p.numel()
+
+    def memory(self) -> Memory:
+        """The moments after the last step; float32 values, so nothing is lost."""
+        states = [self._optimiser.state[p] for p in self._parameters]
+        flat = [s[name].reshape(-1).numpy() for name in ("exp_avg", "exp_avg_sq") for s in states]
+        return np.concatenate([*flat, [float(states[0]["step"])]]).astype(np.float64)
 
     def step(self, lr: float) -> dict[str, float]:
         """One step at a learning rate; its losses by name, `total` among them.

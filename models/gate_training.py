@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import numpy as np
+
 from models.adapters import adapter_schema, get_vector, set_vector
 from models.gate_batches import GateBatches
-from models.gate_step import GateConfig, GateLearner, gate_session, gate_step
+from models.gate_step import GateConfig, GateLearner, gate_session, gate_step, memory_size
 from models.network import CryNet
 from models.plain_loop import next_state, sum_updates
 from models.quantise import Quantiser, QuantiserConfig
@@ -74,12 +76,15 @@ def train_gate_federated(
     names = sorted(sites)
     start = get_vector(net, cfg.trained)
     state = ServerState.initial(start, codec.clip if codec else 1.0)
+    memories = {name: np.zeros(memory_size(start.size)) for name in names}
     for number in range(1, cfg.rounds + 1):
         quantiser = Quantiser(start.size, codec, rotation_seed(seed, number), state.clip) if codec else None
         updates, loss = [], 0.0
         for name in names:
             own = local_seed(seed, name, number)
-            result = gate_step(net, sites[name], state.theta, cfg, own, number)
+            result, memories[name] = gate_step(
+                net, sites[name], state.theta, cfg, own, number, memories[name]
+            )
             updates.append(encode_update(result, result.normaliser, own, quantiser=quantiser))
             loss += result.losses["total"] / len(names)
         state = next_state(state, sum_updates(updates, quantiser), server, codec)

@@ -136,7 +136,8 @@ class Site:
         """Enter an attempt at a masked round, if the site's variate is in step with it."""
 
         def settle(order: RoundOrder, epoch: int) -> None:
-            state = self._store(request).load(self._schema.size)
+            size = read_plan(request.body, request.header.config).memory_size(self._schema.size)
+            state = self._store(request).load(size)
             state.settle(epoch, order.included, self._spec.name)
 
         return {}, self._masked(request).keys(request, settle)

@@ -25,7 +25,7 @@ from models.adapters import Vector, set_vector
 from models.control_variates import Control
 from models.dp_step import InfantTokens
 from models.errors import FederationError
-from models.gate_step import gate_step
+from models.gate_step import Memory, gate_step
 from models.local_step import LocalResult, local_step
 from models.network import CryNet
 from models.predict import clip_rows, frame_scores
@@ -80,7 +80,7 @@ def contribute(
         UpdateRejected: the update is not finite; the site sends nothing.
         DataError, OutputError, IntegrityError: the site's files.
     """
-    state = store.load(theta.size).settle(epoch, order.included, site)
+    state = store.load(plan.memory_size(theta.size)).settle(epoch, order.included, site)
     if state.pending is not None and state.pending.round == round_number:
         return Contribution(state.pending.levels, state.pending.tally)
     tally = Tally.empty(len(net.reasons))
@@ -91,9 +91,9 @@ def contribute(
         return Contribution(_NOTHING, tally.to_words())
     quantiser = Quantiser(theta.size, plan.codec, order.rotation, order.clip) if plan.codec else None
     both = None if control is None else Control(control, state.own)
-    paid = None
+    paid, memory = None, state.own
     if isinstance(data, GateFrames):
-        result = _gate_step(net, data, theta, plan, order, round_number, private)
+        result, memory = _gate_step(net, data, theta, plan, order, round_number, memory, private)
     else:
         own = replace(plan.local, steps=steps or plan.local.steps)
         correction = None if both is None else both.correction
@@ -105,8 +105,8 @@ def contribute(
     update = encode_update(result, plan.reference, order.seed, control=both, quantiser=quantiser)
     sent = _sent(update)
     words = replace(tally, inside=int(update.inside), losses=update.losses).to_words()
-    variate = state.own if update.variate is None else update.variate
-    store.save(replace(state, pending=Pending(round_number, variate, sent, words)))
+    kept = memory if update.variate is None else update.variate
+    store.save(replace(state, pending=Pending(round_number, kept, sent, words)))
     if private is not None and paid is not None:
         private.record(round_number, paid.attempt, sent)
     return Contribution(sent, words)
@@ -119,8 +119,9 @@ def _gate_step(
     plan: TrainingPlan,
     order: RoundOrder,
     number: int,
+    memory: Memory,
     private: PrivateSteps | None,
-) -> LocalResult:
+) -> tuple[LocalResult, Memory]:
     """The site's share of the gate's own phase.
 
     Raises:
@@ -132,7 +133,7 @@ def _gate_step(
             "the site trains under differential privacy, and the gate's own phase has no private step: it sits this phase out"
         )
     assert plan.gate is not None
-    return gate_step(net, data.batches, theta, plan.gate, order.seed, number)
+    return gate_step(net, data.batches, theta, plan.gate, order.seed, number, memory)
 
 
 def _infants(data: SiteTokens) -> InfantTokens:

@@ -1,5 +1,7 @@
 """What a site must not lose between rounds: its control variate, committed and pending, and the update it has sent.
 
+In the gate's own phase its moments take the variate's place, under the same rules.
+
     site folder/runs/<first 16 of the run's digest>/variates.safetensors
 
 A variate is written as *pending* before the update that carries it leaves the site. It becomes the committed one when the

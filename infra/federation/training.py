@@ -15,7 +15,7 @@ from infra.digest import digest_json
 from models.adapters import Trained
 from models.errors import ConfigError, UpdateRejected
 from models.gate_batches import AugmentConfig
-from models.gate_step import GateConfig
+from models.gate_step import GateConfig, memory_size
 from models.local_step import LocalConfig, normaliser
 from models.quantise import QuantiserConfig
 
@@ -56,6 +56,10 @@ class TrainingPlan:
     def trained(self) -> Trained:
         """What travels."""
         return "adapters" if self.gate is None else self.gate.trained
+
+    def memory_size(self, parameters: int) -> int:
+        """Length of what a site keeps from round to round: its control variate, or its moments in the gate's own phase."""
+        return parameters if self.gate is None else memory_size(parameters)
 
     @property
     def reference(self) -> float:

@@ -13,7 +13,7 @@ from models.config import preset
 from models.errors import ConfigError, FederationError, UpdateRejected
 from models.frames import TRAIN, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
-from models.gate_step import GateConfig, gate_step
+from models.gate_step import GateConfig, GateLearner, gate_session, gate_step, memory_size
 from models.gate_training import GATE_CODEC, train_gate, train_gate_federated, upload_bytes
 from models.metrics import auroc
 from models.network import CryNet
@@ -69,10 +69,16 @@ def test_learns_to_tell_cries_and_leaves_the_rest_alone(net: CryNet, how: str) -
 def test_a_site_in_a_round_is_a_pure_function_and_leaves_the_network_as_it_was(net: CryNet) -> None:
     theta = get_vector(net, "gate")
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    one, two, other, later = (
-        gate_step(net, site("a", 1), theta, QUICK, seed, number)
+    fresh = np.zeros(memory_size(theta.size))
+    (one, memory), (two, _), (other, _), (later, _) = (
+        gate_step(net, site("a", 1), theta, QUICK, seed, number, fresh)
         for seed, number in ((1, 2), (1, 2), (2, 2), (1, 7))
     )
+    assert not fresh.any()
+    assert memory[-1] == QUICK.local_steps
+    assert (memory[theta.size : -1] >= 0).all()  # second moments
+    on, _ = gate_step(net, site("a", 1), theta, QUICK, 1, 2, memory)
+    assert not np.array_equal(on.delta, one.delta)
     assert np.array_equal(one.delta, two.delta)
     assert not np.array_equal(one.delta, other.delta)
     assert np.linalg.norm(later.delta) < 0.5 * np.linalg.norm(one.delta)  # the rate has fallen
@@ -80,6 +86,26 @@ def test_a_site_in_a_round_is_a_pure_function_and_leaves_the_network_as_it_was(n
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     layouts = [p.is_contiguous() for p in net.parameters()]
     assert all(layouts)
+
+
+def test_moments_survive_the_way_to_disk_and_back(net: CryNet) -> None:
+    """Three steps and three more, with the memory between them, are six steps to the bit."""
+    ends = []
+    for stops in ((6,), (3, 3)):
+        twin = CryNet(CFG, ("hungry", "tired"), seed=3)
+        rng_kept, memory = None, np.zeros(memory_size(get_vector(twin, "gate").size))
+        for steps in stops:
+            with gate_session(twin, QUICK, 0):
+                learner = GateLearner(twin, site("a", 1), QUICK, 5, 8)
+                learner.remember(memory)
+                learner._rng = rng_kept or learner._rng
+                for _ in range(steps):
+                    torch.manual_seed(1)  # of the masks
+                    learner.step(1e-3)
+                memory, rng_kept = learner.memory(), learner._rng
+        ends.append((get_vector(twin, "gate"), memory))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])
 
 
 def test_a_federation_of_one_site_is_that_site_alone(net: CryNet) -> None:
@@ -92,7 +118,9 @@ def test_a_federation_of_one_site_is_that_site_alone(net: CryNet) -> None:
         server=ServerConfig(), codec=None,
     )  # fmt: skip
     end = get_vector(net, "gate")
-    alone = gate_step(net, site("a", 1), start, cfg, local_seed(7, "a", 1), 1)
+    alone, _ = gate_step(
+        net, site("a", 1), start, cfg, local_seed(7, "a", 1), 1, np.zeros(memory_size(start.size))
+    )
     set_vector(net, end, "gate")
     np.testing.assert_allclose(end, start - alone.delta, atol=1e-6)
     assert losses == [alone.losses["total"]]
@@ -144,7 +172,7 @@ def test_the_denoiser_learns_only_where_its_loss_has_a_weight(net: CryNet) -> No
 def test_wrong_vectors_and_settings_are_refused(net: CryNet) -> None:
     theta = get_vector(net, "gate")
     with pytest.raises(FederationError, match="another preset"):
-        gate_step(net, site("a", 1), theta[1:], QUICK, 1, 1)
+        gate_step(net, site("a", 1), theta[1:], QUICK, 1, 1, np.zeros(memory_size(theta.size)))
     with pytest.raises(ConfigError):
         GateConfig(steps=0)
     with pytest.raises(ConfigError):
