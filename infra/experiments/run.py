@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infra import quiet
 from infra.digest import digest_bytes
 from infra.experiments.cells import Cell, Plan, Setting
 from infra.experiments.option_one import run_option_one
 from infra.experiments.results import Results
 from infra.experiments.world import HeldOut, World, load_world
+from infra.processes import in_processes
 from infra.provenance import code_digest
 from models.adapters import Vector, adapter_schema, get_vector, set_vector
 from models.errors import FederationError
@@ -132,47 +130,19 @@ def run_cells(
     code = (
         code_digest(("models.plain_loop", "models.predict", "infra.experiments.option_one")) if todo else ""
     )
-    workers = min(len(os.sched_getaffinity(0)), len(todo))
-    made = (
-        _in_processes(world, plan, todo, workers)
-        if workers > 1
-        else ((key, run_cell(loaded, plan, cell)) for key, cell in todo.items())
-    )
-    for done, (key, result) in enumerate(made, start=1):
+    made = in_processes(partial(_begin, world, plan), _run, list(todo.items()))
+    for done, ((key, _cell), result) in enumerate(made, start=1):
         results.add(key, {**result, "code": code})
         on_done(done, len(todo), todo[key], result)
     return [results[key] for key in keys]
 
 
-def _in_processes(
-    world: Path, plan: Plan, todo: Mapping[str, Cell], workers: int
-) -> Iterator[tuple[str, Json]]:
-    """Results as they come, from `workers` processes."""
-    # spawned, not forked: a fork of a process with threads (Prefect's, torch's) can deadlock
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _begin, (world, plan)) as pool:
-        keys = {pool.submit(_run, cell): key for key, cell in todo.items()}
-        try:
-            for future in as_completed(keys):
-                yield keys[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _begin(world: Path, plan: Plan) -> tuple[World, Plan]:
+    return load_world(world), plan
 
 
-_here: tuple[World, Plan] | None = None
-
-
-def _begin(world: Path, plan: Plan) -> None:
-    """In a worker, once."""
-    global _here  # noqa: PLW0603 - what a worker works on
-    quiet.apply()
-    _here = load_world(world), plan
-
-
-def _run(cell: Cell) -> Json:
-    assert _here is not None
-    return run_cell(*_here, cell)
+def _run(here: tuple[World, Plan], item: tuple[str, Cell]) -> Json:
+    return run_cell(*here, item[1])
 
 
 def choose_rate(results: Mapping[float, Json]) -> float:

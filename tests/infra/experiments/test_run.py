@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from infra.digest import digest_bytes
-from infra.experiments import run
 from infra.experiments.cells import Arm, Cell, Setting
 from infra.experiments.results import open_results
 from infra.experiments.run import choose_rate, run_cell, run_cells, train
@@ -69,7 +69,7 @@ def test_a_cell_is_the_federation_over_flower_and_ray(tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.os, "sched_getaffinity", lambda _pid: {0})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_cells_do_not_depend_on_the_number_of_processes(
 ) -> None:
     world, found = write_world(tmp_path / "world.safetensors"), []
     for cores in (1, 2):
-        monkeypatch.setattr(run.os, "sched_getaffinity", lambda _pid, cores=cores: set(range(cores)))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, cores=cores: set(range(cores)))
         with open_results(tmp_path / f"{cores}.jsonl") as results:
             found.append([_timeless(r) for r in run_cells(world, PLAN, PLAN.tuning()[:4], results)])
     assert found[0] == found[1]
