@@ -1,15 +1,15 @@
 """Behaviour: what must not change a network's answer, what must not make it surer, and what it must refuse.
 
 Every check compares answers about a clip with answers about the same clip, altered, or asks for a refusal; its bar is stated
-before it is measured. Answers are calibrated: p(cry) of the pooled logit over a clip's one-second frames, as a release gives
-them. Changes have percentile intervals over resampled groups (an infant with all of its clips). Probe sounds are independent
-draws, so a share of refusals has the exact binomial interval.
+before it is measured. Answers are calibrated: p(cry) of a clip's one-second frames, pooled as its network was calibrated.
+Changes have percentile intervals over resampled groups (an infant with all of its clips). Probe sounds are independent draws,
+so a share of refusals has the exact binomial interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,20 +18,16 @@ import numpy.typing as npt
 from infra.data.synth.channel import draw_site, record
 from infra.data.synth.prosody import draw_infant, plan_cry
 from infra.data.synth.voice import render_cry
+from infra.evidence.panel import Judge, Panel, Wave
 from infra.evidence.probe_sounds import PROBES, probe
 from models.augment import mix_at_snr
 from models.bootstrap import group_bootstrap, group_bootstrap_many
-from models.calibration import SiteCalibration
 from models.config import FRAME_SAMPLES, SAMPLE_RATE
 from models.errors import DataError
 from models.seeds import derive_seed
 
 Json = dict[str, Any]
-Wave = npt.NDArray[np.float32]
 _Floats = npt.NDArray[np.float64]
-
-Answers = Callable[[Wave], tuple[npt.NDArray, npt.NDArray]]
-"""One-second frames (N, 16000) float32 → gate logits (N,) and energies (N,)."""
 
 GAINS_DB: Final = (-12.0, -6.0, 6.0, 12.0)
 SHIFTS_MS: Final = (-50, -20, -10, 10, 20, 50)
@@ -56,24 +52,11 @@ class Bars:
 
 @dataclass(frozen=True)
 class Cry:
-    """A clip of crying to alter: `wave` (T ≥ 1.1 s,), and the infant or device that it is of."""
+    """A clip of crying to alter: `wave` (T ≥ 1.1 s,), the infant or device that it is of, and which judge never met that."""
 
     wave: Wave
     group: str
-
-
-def of_network(net: Any) -> Answers:
-    """A `models.network.CryNet` as answers."""
-    import torch
-
-    net.eval()
-
-    def answer(frames: Wave) -> tuple[npt.NDArray, npt.NDArray]:
-        with torch.inference_mode():
-            out = net(torch.from_numpy(np.ascontiguousarray(frames)))
-        return out.gate_logit.numpy(), out.energy.numpy()
-
-    return answer
+    judge: int = 0
 
 
 def synthetic_cries(seed: int, infants: int = 12, each: int = 3, seconds: float = 3.2) -> list[Cry]:
@@ -89,8 +72,7 @@ def synthetic_cries(seed: int, infants: int = 12, each: int = 3, seconds: float 
 
 
 def behaviour_document(
-    net: Answers,
-    calibration: SiteCalibration,
+    judges: Sequence[Judge],
     seed: int = 0,
     *,
     cries: Sequence[Cry] | None = None,
@@ -103,13 +85,12 @@ def behaviour_document(
     """Every check with its numbers, its bar and its verdict.
 
     Args:
-        net: `of_network`, or an exported graph's answers.
-        calibration: the release's, or a site's.
+        judges: a release alone, or the networks of several folds, each asked about the cries that it never met.
         seed: of synthetic cries, noises and probes.
-        cries: that the network was not trained on; by default synthetic infants.
+        cries: that their judge was not trained on; by default synthetic infants.
         noises: to mix in, by name, neither in training; by default white and pink.
         bars: what has to be kept.
-        probes: clips of each kind that must be refused.
+        probes: clips of each kind that must be refused, dealt to the judges in turn.
         resamples: of the bootstrap.
         command: what makes these numbers.
 
@@ -118,70 +99,44 @@ def behaviour_document(
     """
     bars = bars or Bars()
     clips = _prepare(synthetic_cries(seed) if cries is None else cries)
-    asker = _Asker(net, calibration)
+    panel = Panel(judges, [c.judge for c in clips])
     checks = [
-        *_gain(asker, clips, bars, resamples),
-        _polarity(asker, clips, bars, resamples),
-        *_shift(asker, clips, bars, resamples),
-        *_noise(asker, clips, noises or _coloured(seed), bars, seed, resamples),
-        *_refusals(asker, seed, probes, bars),
+        *_gain(panel, clips, bars, resamples),
+        _polarity(panel, clips, bars, resamples),
+        *_shift(panel, clips, bars, resamples),
+        *_noise(panel, clips, noises or _coloured(seed), bars, seed, resamples),
+        *_refusals(panel, seed, probes, bars),
     ]
     return {
         "protocol": (__doc__ or "").split("\n\n", 1)[1].replace("\n", " ").strip(),
         "command": command,
         "cries": {
             "clips": len(clips), "groups": len({c.group for c in clips}), "synthetic": cries is None,
-            "confidence": _mean(asker.confidence([_middle(c.wave) for c in clips]), clips, resamples),
+            "confidence": _mean(panel.confidence([_middle(c.wave) for c in clips]), clips, resamples),
         },
-        "calibration": {
-            "site": calibration.site, "gate_threshold": calibration.gate_threshold,
-            "gate_temperature": calibration.gate_temperature, "energy_threshold": calibration.energy_threshold,
-        },
+        "calibration": panel.summary(),
         "checks": checks,
         "passed": all(c["passed"] for c in checks),
     }  # fmt: skip
 
 
-class _Asker:
-    """Clips in, calibrated answers out."""
-
-    def __init__(self, net: Answers, calibration: SiteCalibration) -> None:
-        self._net, self.calibration = net, calibration
-
-    def scores(self, waves: Sequence[Wave]) -> tuple[_Floats, _Floats]:
-        """Mean gate logit and energy of each clip; frames lie half a second apart."""
-        cut = [_frames(w) for w in waves]
-        of = np.repeat(np.arange(len(cut)), [len(f) for f in cut])
-        every = np.concatenate(cut)
-        parts = [self._net(every[i : i + 128]) for i in range(0, len(every), 128)]
-        counts = np.bincount(of)
-        logit, energy = (np.concatenate([np.asarray(p[k], np.float64) for p in parts]) for k in (0, 1))
-        if not (np.isfinite(logit).all() and np.isfinite(energy).all()):
-            raise DataError("the network's answers are not finite: behaviour cannot be checked")
-        return np.bincount(of, logit) / counts, np.bincount(of, energy) / counts
-
-    def confidence(self, waves: Sequence[Wave]) -> _Floats:
-        """p(cry) of each clip."""
-        return self.calibration.gate_probability(self.scores(waves)[0])
-
-
-def _frames(wave: Wave) -> Wave:
-    starts = range(0, len(wave) - FRAME_SAMPLES + 1, FRAME_SAMPLES // 2)
-    return np.stack([wave[s : s + FRAME_SAMPLES] for s in starts])
+def fits(wave: Wave) -> bool:
+    """Whether a clip can be altered: long enough, and not silent."""
+    return len(wave) >= FRAME_SAMPLES + 2 * _MARGIN and bool(wave.any())
 
 
 def _prepare(cries: Sequence[Cry]) -> list[Cry]:
     out = []
     for cry in cries:
         wave = np.asarray(cry.wave, np.float32)
-        if len(wave) < FRAME_SAMPLES + 2 * _MARGIN or not wave.any():
+        if not fits(wave):
             raise DataError(f"a cry of {cry.group} is silent or shorter than 1.1 s: leave it out")
         rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
         peak = float(np.max(np.abs(wave)))
         # as loud as 12 dB more allow: checks of gain are about the network, not about a recorder's clipping
         wave = wave * np.float32(max(_LEAST_RMS / rms, 1.0))
         wave = wave * np.float32(min(1.0, _PEAK / max(peak * max(_LEAST_RMS / rms, 1.0), 1e-9)))
-        out.append(Cry(wave, cry.group))
+        out.append(replace(cry, wave=wave))
     if not out:
         raise DataError("behaviour needs at least one cry")
     return out
@@ -192,12 +147,12 @@ def _middle(wave: Wave, shift: int = 0) -> Wave:
     return wave[_MARGIN + shift : len(wave) - _MARGIN + shift]
 
 
-def _gain(asker: _Asker, clips: Sequence[Cry], bars: Bars, resamples: int) -> list[Json]:
-    base = asker.confidence([_middle(c.wave) for c in clips])
+def _gain(panel: Panel, clips: Sequence[Cry], bars: Bars, resamples: int) -> list[Json]:
+    base = panel.confidence([_middle(c.wave) for c in clips])
     out = []
     for gain in GAINS_DB:
         factor = np.float32(10.0 ** (gain / 20.0))
-        change = np.abs(asker.confidence([_middle(c.wave) * factor for c in clips]) - base)
+        change = np.abs(panel.confidence([_middle(c.wave) * factor for c in clips]) - base)
         out.append(
             _check(
                 "gain",
@@ -210,22 +165,21 @@ def _gain(asker: _Asker, clips: Sequence[Cry], bars: Bars, resamples: int) -> li
     return out
 
 
-def _polarity(asker: _Asker, clips: Sequence[Cry], bars: Bars, resamples: int) -> Json:
-    base = asker.confidence([_middle(c.wave) for c in clips])
-    change = np.abs(asker.confidence([-_middle(c.wave) for c in clips]) - base)
+def _polarity(panel: Panel, clips: Sequence[Cry], bars: Bars, resamples: int) -> Json:
+    base = panel.confidence([_middle(c.wave) for c in clips])
+    change = np.abs(panel.confidence([-_middle(c.wave) for c in clips]) - base)
     return _check(
         "polarity", "inverted", float(change.max()), bars.polarity, change=_mean(change, clips, resamples)
     )
 
 
-def _shift(asker: _Asker, clips: Sequence[Cry], bars: Bars, resamples: int) -> list[Json]:
-    threshold = asker.calibration.gate_threshold
-    base = asker.confidence([_middle(c.wave) for c in clips])
+def _shift(panel: Panel, clips: Sequence[Cry], bars: Bars, resamples: int) -> list[Json]:
+    base = panel.ask([_middle(c.wave) for c in clips])
     out = []
     for ms in SHIFTS_MS:
-        moved = asker.confidence([_middle(c.wave, ms * SAMPLE_RATE // 1000) for c in clips])
-        change = _mean(np.abs(moved - base), clips, resamples)
-        flips = _mean(((moved >= threshold) != (base >= threshold)).astype(np.float64), clips, resamples)
+        moved = panel.ask([_middle(c.wave, ms * SAMPLE_RATE // 1000) for c in clips])
+        change = _mean(np.abs(moved.confidence - base.confidence), clips, resamples)
+        flips = _mean((moved.cry != base.cry).astype(np.float64), clips, resamples)
         worst = _upper(change)
         check = _check("shift", f"{ms:+d} ms", worst, bars.shift, change=change, flips=flips)
         out.append(
@@ -235,7 +189,7 @@ def _shift(asker: _Asker, clips: Sequence[Cry], bars: Bars, resamples: int) -> l
 
 
 def _noise(
-    asker: _Asker,
+    panel: Panel,
     clips: Sequence[Cry],
     noises: Mapping[str, Sequence[Wave]],
     bars: Bars,
@@ -248,7 +202,7 @@ def _noise(
     out = []
     group = np.array([c.group for c in clips])
     for name, waves in noises.items():
-        columns = [asker.confidence([_middle(c.wave) for c in clips])]
+        columns = [panel.confidence([_middle(c.wave) for c in clips])]
         drawn = []
         for k in range(len(clips)):
             rng = np.random.Generator(np.random.PCG64(derive_seed("behaviour", seed, "noise", name, k)))
@@ -256,7 +210,7 @@ def _noise(
             drawn.append(np.roll(noise, -int(rng.integers(len(noise)))))
         for snr in SNRS_DB:
             mixed = [mix_at_snr(_middle(c.wave), n, snr) for c, n in zip(clips, drawn, strict=True)]
-            columns.append(asker.confidence(mixed))
+            columns.append(panel.confidence(mixed))
         p = np.stack(columns, 1)
         both = np.concatenate([p, *(p[:, [j]] - p[:, [i]] for i, j in pairs)], 1)
 
@@ -275,15 +229,13 @@ def _noise(
     return out
 
 
-def _refusals(asker: _Asker, seed: int, probes: int, bars: Bars) -> list[Json]:
+def _refusals(panel: Panel, seed: int, probes: int, bars: Bars) -> list[Json]:
     from scipy.stats import binomtest
 
-    calibration, out = asker.calibration, []
+    out = []
     for kind in PROBES:
-        logit, energy = asker.scores([probe(kind, seed, k) for k in range(probes)])
-        p = calibration.gate_probability(logit)
-        by_gate = p < calibration.gate_threshold
-        by_energy = calibration.abstains(energy)
+        found = panel.in_turn([probe(kind, seed, k) for k in range(probes)])
+        p, by_gate, by_energy = found.confidence, ~found.cry, found.abstains
         refused = int((by_gate | by_energy).sum())
         ends = binomtest(refused, probes).proportion_ci(0.95)
         out.append(

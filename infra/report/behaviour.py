@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.report.abstention import share
 from infra.report.figures import BLUE, GREY, MUTED, ORANGE, draw, styled, svg
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import Link, environment, stylesheet
 from infra.report.render import est, num, pct
 
 Json = Mapping[str, Any]
@@ -24,7 +24,7 @@ _FOLDER = Path(__file__).parent
 _COLOURS = (BLUE, ORANGE, GREY)
 
 
-def render_behaviour(document: Json) -> str:
+def render_behaviour(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages."""
     from markupsafe import Markup
 
@@ -36,6 +36,7 @@ def render_behaviour(document: Json) -> str:
     return templates.get_template("behaviour.html.j2").render(
         {"name": "", **document},
         css=stylesheet(),
+        nav=nav,
         by=checks,
         titles=TITLES,
         noise_chart=Markup(noise(checks["noise"], document["calibration"])),  # noqa: S704 — drawn and escaped by us

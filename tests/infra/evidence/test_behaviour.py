@@ -11,7 +11,8 @@ import torch
 from infra.data.synth.channel import draw_site, record
 from infra.data.synth.noises import MAKERS
 from infra.evidence import behaviour as b
-from infra.evidence.behaviour import Bars, Cry, behaviour_document, of_network, synthetic_cries
+from infra.evidence.behaviour import Bars, Cry, behaviour_document, synthetic_cries
+from infra.evidence.panel import Judge, of_network
 from infra.evidence.probe_sounds import PROBES, probe
 from models.calibration import SiteCalibration, calibrate_site
 from models.config import SAMPLE_RATE, preset
@@ -77,7 +78,11 @@ def trained() -> tuple[CryNet, SiteCalibration]:
 def document(trained):
     net, calibration = trained
     return behaviour_document(
-        of_network(net), calibration, 3, cries=synthetic_cries(3, infants=8, each=2), probes=24, resamples=300
+        [Judge(of_network(net), calibration)],
+        3,
+        cries=synthetic_cries(3, infants=8, each=2),
+        probes=24,
+        resamples=300,
     )
 
 
@@ -130,7 +135,11 @@ def test_what_is_no_cry_is_refused(document) -> None:
 def test_the_same_seed_gives_the_same_document(trained, document) -> None:
     net, calibration = trained
     again = behaviour_document(
-        of_network(net), calibration, 3, cries=synthetic_cries(3, infants=8, each=2), probes=24, resamples=300
+        [Judge(of_network(net), calibration)],
+        3,
+        cries=synthetic_cries(3, infants=8, each=2),
+        probes=24,
+        resamples=300,
     )
     assert again == document
 
@@ -161,7 +170,7 @@ def answers(rule):
     ],
 )
 def test_a_network_that_misbehaves_is_found_out(check: str, rule) -> None:
-    document = behaviour_document(answers(rule), CALM, 1, cries=FEW, probes=6, resamples=100)
+    document = behaviour_document([Judge(answers(rule), CALM)], 1, cries=FEW, probes=6, resamples=100)
     assert not all(c["passed"] for c in checks(document, check).values())
     assert not document["passed"]
 
@@ -169,14 +178,17 @@ def test_a_network_that_misbehaves_is_found_out(check: str, rule) -> None:
 def test_energy_can_refuse_what_the_gate_lets_through() -> None:
     sure = answers(lambda x: np.full(len(x), 2.0))
     wary = replace(CALM, energy_threshold=-1.0)
-    found = checks(behaviour_document(sure, wary, 1, cries=FEW, probes=6, resamples=50), "refusal")
+    found = checks(behaviour_document([Judge(sure, wary)], 1, cries=FEW, probes=6, resamples=50), "refusal")
     assert all(c["by_energy_alone"] == 6 and c["by_gate"] == 0 and c["passed"] for c in found.values())
 
 
 def test_bars_decide_verdicts() -> None:
     jumpy = answers(lambda x: 0.2 * np.sign(np.mean(x**3, axis=1)))
     strict, lax = (
-        checks(behaviour_document(jumpy, CALM, 1, cries=FEW, bars=bars, probes=4, resamples=50), "polarity")
+        checks(
+            behaviour_document([Judge(jumpy, CALM)], 1, cries=FEW, bars=bars, probes=4, resamples=50),
+            "polarity",
+        )
         for bars in (Bars(), Bars(polarity=0.5))
     )
     assert not strict["inverted"]["passed"]
@@ -186,14 +198,14 @@ def test_bars_decide_verdicts() -> None:
 @pytest.mark.parametrize("wave", [np.zeros(2 * SAMPLE_RATE, np.float32), np.ones(SAMPLE_RATE, np.float32)])
 def test_a_silent_or_short_cry_is_refused(wave: np.ndarray) -> None:
     with pytest.raises(DataError, match="leave it out"):
-        behaviour_document(answers(lambda x: x[:, 0]), CALM, cries=[Cry(wave, "a")])
+        behaviour_document([Judge(answers(lambda x: x[:, 0]), CALM)], cries=[Cry(wave, "a")])
 
 
 def test_no_cry_and_no_finite_answer_are_refused() -> None:
     with pytest.raises(DataError, match="at least one cry"):
-        behaviour_document(answers(lambda x: x[:, 0]), CALM, cries=[])
+        behaviour_document([Judge(answers(lambda x: x[:, 0]), CALM)], cries=[])
     with pytest.raises(DataError, match="finite"):
-        behaviour_document(answers(lambda x: np.full(len(x), np.inf)), CALM, cries=FEW, probes=2)
+        behaviour_document([Judge(answers(lambda x: np.full(len(x), np.inf)), CALM)], cries=FEW, probes=2)
 
 
 @pytest.mark.parametrize("kind", sorted(PROBES))

@@ -13,6 +13,7 @@ from infra.evidence.alarms import Rule
 from infra.evidence.behaviour import behaviour_document, synthetic_cries
 from infra.evidence.long_recordings import long_recordings_document
 from infra.evidence.long_track import Track
+from infra.evidence.panel import Judge
 from infra.evidence.soundscape import TrueBout
 from infra.report.behaviour import answer as behaviour_answer
 from infra.report.behaviour import render_behaviour, tiny
@@ -55,7 +56,10 @@ def behaviour():
         return logit, np.full(len(logit), -4.0)
 
     return behaviour_document(
-        net, SiteCalibration("ward <1>"), cries=synthetic_cries(1, infants=4, each=1), probes=5, resamples=50
+        [Judge(net, SiteCalibration("ward <1>"))],
+        cries=synthetic_cries(1, infants=4, each=1),
+        probes=5,
+        resamples=50,
     )
 
 
