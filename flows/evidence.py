@@ -1,6 +1,6 @@
 """Evidence for the gate on real recordings: grouped folds × seeds × arms, and the pages made from them.
 
-    data → cells → pages
+    data → cells → sounds → pages
 
 Every finished training is a file; a run that was killed resumes where it stopped.
 """
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from prefect import flow
 
+from infra.data.synth.config import SynthConfig
 from infra.evidence import arms
 from infra.evidence.world import WorldConfig
 from models.pretrain import BackboneConfig, DenoiserConfig
-from tasks.evidence import prepare, present, train
+from tasks.evidence import play, prepare, present, train
 
 
 @flow(name="evidence", persist_result=False)
@@ -28,10 +29,14 @@ def evidence(manifest: Path, out: Path, quick: bool = False) -> str:
     plan, config = (arms.QUICK, _quick_world()) if quick else (arms.FULL, WorldConfig())
     world = prepare(manifest, config, out)
     train(world, plan, out)
-    return str(present(world, config, plan, out))
+    heard = play(manifest, world, plan, out)
+    return str(present(world, config, plan, heard, out))
 
 
 def _quick_world() -> WorldConfig:
+    pool = SynthConfig(
+        sites=2, infants_per_site=4, cries_per_infant=2, noncries_per_site=6, public_noise=24, clip_seconds=1.5, seed=77,
+    )  # fmt: skip
     return WorldConfig(
-        preset="tiny", folds=arms.QUICK.folds, denoiser=DenoiserConfig(steps=4), backbone=BackboneConfig(steps=4),
+        preset="tiny", folds=arms.QUICK.folds, pool=pool, denoiser=DenoiserConfig(steps=4), backbone=BackboneConfig(steps=4),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The evidence's tasks: the world that all cells share, the trainings, and the pages."""
+"""The evidence's tasks: the world that all cells share, the trainings, what networks are played, and the pages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from prefect import task
 
 from infra.evidence.arms import Plan
 from infra.evidence.cells import Cell
+from infra.evidence.hearing import Heard, fold_networks, hear
 from infra.evidence.run import run_cells
 from infra.evidence.world import WorldConfig, build_world, load_world
 from infra.evidence.write import write_evidence
 from tasks.progress import Board, StageProgress
 
-CELLS = "cells"
+CELLS, HEARD = "cells", "heard"
 
 
 @task(name="evidence: data", persist_result=False)
@@ -37,13 +38,24 @@ def train(world: Path, plan: Plan, folder: Path) -> None:
                 done / of, f"{done} of {of}: {cell.arm.name}, {what}, seed {cell.seed}: {seconds:.0f} s"
             )
 
-        run_cells(world, cells, folder / CELLS, tell)
+        run_cells(world, cells, folder / CELLS, tell, keep=plan.kept)
+
+
+@task(name="evidence: sounds", persist_result=False)
+def play(manifest: Path, world: Path, plan: Plan, folder: Path) -> Heard:
+    """Play altered cries, probes and long recordings to the networks that were kept."""
+    networks = fold_networks(load_world(world), manifest.parent.resolve(), plan.kept, folder / CELLS)
+    with StageProgress(Board(), "sounds") as progress:
+        return hear(
+            networks, plan.hearing, folder / HEARD, plan.command,
+            lambda done, of, what: progress.update(done / of, f"{done} of {of}: {what}"),
+        )  # fmt: skip
 
 
 @task(name="evidence: pages", persist_result=False)
-def present(world: Path, config: WorldConfig, plan: Plan, folder: Path) -> Path:
+def present(world: Path, config: WorldConfig, plan: Plan, heard: Heard, folder: Path) -> Path:
     """Write evidence.json and the pages; returns the first page."""
     with StageProgress(Board(), "pages") as progress:
         return write_evidence(
-            world, config, plan, folder / CELLS, folder, lambda what: progress.update(0.5, what)
+            world, config, plan, folder / CELLS, heard, folder, lambda what: progress.update(0.5, what)
         )

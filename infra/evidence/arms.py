@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from infra.evidence.cells import Arm, Cell
 from infra.evidence.folds import FOLDS
+from infra.evidence.hearing import HearingConfig
+from infra.evidence.soundscape import SoundscapeConfig
 from models.gate_step import GateConfig
 
 CENTRAL: Final = Arm("central", "central: all recordings in one place")
@@ -23,6 +25,19 @@ class Plan:
     folds: int = FOLDS
     seeds: tuple[int, ...] = (1, 2, 3)
     leave_out: Arm = CENTRAL  # trained once without each class of public noise
+    hearing: HearingConfig = field(default_factory=HearingConfig)  # what the networks are played afterwards
+    quick: bool = False
+
+    @property
+    def kept(self) -> list[Cell]:
+        """The cells whose networks are kept, to hear more than their fold's clips: of the federated arm, if there is one."""
+        arm = next((arm for arm in self.arms if arm.federated), self.arms[0])
+        return self.cells(arm, self.seeds[0])
+
+    @property
+    def command(self) -> str:
+        """What a person types to run it."""
+        return "cryfed evidence" + (" --quick" if self.quick else "")
 
     def cells(self, arm: Arm, seed: int) -> list[Cell]:
         """An arm's folds with one seed."""
@@ -44,5 +59,9 @@ QUICK: Final = Plan(
         Arm(arm.name, arm.title, arm.base, arm.federated, _SHORT) for arm in (CENTRAL, FEDERATED, PLAIN)
     ),
     folds=2, seeds=(1, 2), leave_out=Arm(CENTRAL.name, CENTRAL.title, training=_SHORT),
+    hearing=HearingConfig(
+        soundscape=SoundscapeConfig(hours=0.05, rest_s=(5.0, 15.0)), cries_per_group=1, probes=4, resamples=100,
+    ),
+    quick=True,
 )  # fmt: skip
 """A look at the machinery; its scores mean nothing."""

@@ -1,24 +1,23 @@
-"""Train the cells, each in a process of its own; their scores are files, and what is there is not trained again."""
+"""Train the cells, each in a process of its own; their results are files, and what is there is not trained again."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from infra import quiet
-from infra.evaluation.storage import load_scores, save_scores
+from infra.data.features import one_thread
+from infra.evidence.cell_files import CellFiles
 from infra.evidence.cells import Cell, run_cell
 from infra.evidence.world import World, load_world
+from infra.processes import in_processes
 from models.predict import ClipScores
 
 OnDone = Callable[[int, int, Cell, float], None]
 """Told how many are done, of how many, which one, and the seconds it took."""
+
+_Work = tuple[Cell, CellFiles, bool]
 
 
 def run_cells(
@@ -26,52 +25,41 @@ def run_cells(
     cells: Sequence[Cell],
     folder: Path,
     on_done: OnDone = lambda _done, _of, _cell, _seconds: None,
+    keep: Collection[Cell] = (),
 ) -> list[ClipScores]:
     """The scores of `cells` in their order.
 
     As many processes as this one may use cores, one thread each; results do not depend on their number.
+
+    Args:
+        world: the folder of a built world.
+        cells: what to train, in this order.
+        folder: for the results.
+        on_done: told of every training.
+        keep: cells whose network is wanted, too.
+
+    Raises:
+        DataError: the world is not complete.
+        OutputError: `folder` cannot be written.
     """
     digest = load_world(world).digest
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{cell.key(digest)}.safetensors" for cell in cells]
-    todo = [(cell, path) for cell, path in zip(cells, paths, strict=True) if not path.is_file()]
-    for done, (cell, took) in enumerate(_in_processes(world, todo), start=1):
+    files = [CellFiles.of(cell, digest, folder) for cell in cells]
+    work: list[_Work] = [(cell, at, cell in keep) for cell, at in zip(cells, files, strict=True)]
+    todo = [item for item in work if not item[1].complete(network=item[2])]
+    for done, ((cell, _, _), took) in enumerate(
+        in_processes(partial(load_world, world), _run, todo), start=1
+    ):
         on_done(done, len(todo), cell, took)
-    return [load_scores(path) for path in paths]
+    return [at.load_scores() for at in files]
 
 
-def _in_processes(world: Path, todo: Sequence[tuple[Cell, Path]]) -> Iterator[tuple[Cell, float]]:
-    if not todo:
-        return
-    workers = min(len(os.sched_getaffinity(0)), len(todo))
-    # spawned, not forked: a fork of a process with threads (Prefect's, torch's) can deadlock
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _begin, (world,)) as pool:
-        cells = {pool.submit(_run, cell, path): cell for cell, path in todo}
-        try:
-            for future in as_completed(cells):
-                yield cells[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_here: World | None = None
-
-
-def _begin(world: Path) -> None:
-    """In a worker, once."""
-    global _here  # noqa: PLW0603 - what a worker works on
-    quiet.apply()
-    torch.set_num_threads(1)
-    _here = load_world(world)
-
-
-def _run(cell: Cell, path: Path) -> float:
-    assert _here is not None
+def _run(world: World, item: _Work) -> float:
+    """In a worker: one training; its seconds."""
+    cell, files, keep = item
     began = time.monotonic()
-    scores = run_cell(cell, _here.network(cell.arm.base), _here.frames, _here.rows, _here.folds)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    save_scores(scores, part)
-    part.replace(path)
+    net = world.network(cell.arm.base)
+    with one_thread():
+        scores = run_cell(cell, net, world.frames, world.rows, world.folds)
+    files.save(scores, net if keep else None)
     return time.monotonic() - began

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from infra.evaluation.storage import load_scores
 from infra.evidence.abstention import abstention_evidence
 from infra.evidence.arms import CENTRAL, FEDERATED, PLAIN, Plan
+from infra.evidence.cell_files import CellFiles
 from infra.evidence.cells import Cell
 from infra.evidence.gate import Seeds, gate_document, left_out_document, out_of_fold
+from infra.evidence.hearing import BEHAVIOUR, LONG_RECORDINGS, Heard
 from infra.evidence.suspects import suspects_document
 from infra.evidence.world import World, WorldConfig, load_world
 from infra.report.abstention import render_abstention
+from infra.report.behaviour import render_behaviour
 from infra.report.gate_evidence import render_gate
+from infra.report.long_recordings import render_long_recordings
+from infra.report.pages import navigation
 from infra.report.render import write_page
 from infra.report.suspects import render_suspects
 from models.errors import DataError
@@ -28,6 +33,7 @@ from models.predict import ClipScores
 Json = dict[str, Any]
 
 PAGE = "evidence.html"
+HEARD: Final = {BEHAVIOUR: "behaviour", LONG_RECORDINGS: "long_recordings"}  # the pages' names
 
 
 def write_evidence(
@@ -35,6 +41,7 @@ def write_evidence(
     config: WorldConfig,
     plan: Plan,
     cells: Path,
+    heard: Heard,
     out: Path,
     on_work: Callable[[str], None] = lambda _what: None,
 ) -> Path:
@@ -49,23 +56,43 @@ def write_evidence(
     if not arms:
         raise DataError(f"no arm in {cells} has a seed with all its folds: train first")
     on_work("the gate")
-    document = _document(loaded, config, plan, cells, arms, missing)
-    text = json.dumps(document, indent=1, allow_nan=False)
-    write_page(text + "\n", out / "evidence.json")
-    write_page(render_gate(document), out / PAGE)
+    document = _document(loaded, config, plan, cells, arms, missing, heard)
+    pages = _Pages(out, ["evidence", "abstention", "suspects", *(HEARD[name] for name in heard.documents)])
+    pages.put("evidence", document, render_gate)
     lead = arms.get(FEDERATED.name) or next(iter(arms.values()))
     on_work("clips that look mislabelled")
     suspects = suspects_document(loaded, lead)
-    write_page(
-        json.dumps({k: v for k, v in suspects.items() if k != "pictures"}, indent=1) + "\n",
-        out / "suspects.json",
-    )
-    write_page(render_suspects(suspects), out / "suspects.html")
+    pages.put("suspects", suspects, render_suspects, without="pictures")
     on_work("abstention")
-    abstention = abstention_evidence(lead, name="recordings", command=document["command"])
-    write_page(json.dumps(abstention, indent=1) + "\n", out / "abstention.json")
-    write_page(render_abstention(abstention), out / "abstention.html")
+    pages.put(
+        "abstention", abstention_evidence(lead, name="recordings", command=plan.command), render_abstention
+    )
+    on_work("sounds")
+    for name, render in ((BEHAVIOUR, render_behaviour), (LONG_RECORDINGS, render_long_recordings)):
+        if name in heard.documents:
+            pages.put(HEARD[name], heard.documents[name], render)
+        else:
+            pages.remove(HEARD[name])
     return out / PAGE
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Documents and pages in one folder, each page with links to the others."""
+
+    folder: Path
+    shown: Sequence[str]
+
+    def put(self, name: str, document: Json, render: Callable[..., str], without: str = "") -> None:
+        """`name`.json, without a part that only the page needs, and `name`.html."""
+        kept = {key: value for key, value in document.items() if key != without}
+        write_page(json.dumps(kept, indent=1, allow_nan=False) + "\n", self.folder / f"{name}.json")
+        write_page(render(document, navigation(name, self.shown)), self.folder / f"{name}.html")
+
+    def remove(self, name: str) -> None:
+        """What an earlier run left, where this one has nothing to say."""
+        for ending in ("json", "html"):
+            (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
 
 
 def read_arms(world: World, plan: Plan, cells: Path) -> tuple[dict[str, Seeds], list[str]]:
@@ -83,11 +110,17 @@ def read_arms(world: World, plan: Plan, cells: Path) -> tuple[dict[str, Seeds], 
 
 
 def _path(world: World, cell: Cell, cells: Path) -> Path:
-    return cells / f"{cell.key(world.digest)}.safetensors"
+    return CellFiles.of(cell, world.digest, cells).scores
 
 
 def _document(
-    world: World, config: WorldConfig, plan: Plan, cells: Path, arms: dict[str, Seeds], missing: list[str]
+    world: World,
+    config: WorldConfig,
+    plan: Plan,
+    cells: Path,
+    arms: dict[str, Seeds],
+    missing: list[str],
+    heard: Heard,
 ) -> Json:
     left = {}
     for cell in plan.left_out(world.noise_classes):
@@ -105,7 +138,7 @@ def _document(
     cries = rows["role"] == "cry"
     return {
         "lead": lead,
-        "quick": any(arm.training.steps < 100 for arm in plan.arms),
+        "quick": plan.quick,
         "synthetic": bool(rows["corpus"].str.startswith("synth").all()),
         "folds": plan.folds,
         "preset": config.preset,
@@ -127,7 +160,8 @@ def _document(
         "left_out": left_out,
         "bars": _bars(gate, left_out),
         "missing": "; ".join(missing),
-        "command": "cryfed evidence" + (" --quick" if plan.seeds != Plan().seeds else ""),
+        "unheard": heard.missing,
+        "command": plan.command,
         "manifest": world.manifest,
         "world": world.digest,
         "config": config.to_dict(),

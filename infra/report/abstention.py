@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.report import abstention_charts as charts
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import Link, environment, stylesheet
 from infra.report.render import count, est, num, pct
 
 Json = Mapping[str, Any]
@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 _FOLDER = Path(__file__).parent
 
 
-def render_abstention(document: Json) -> str:
+def render_abstention(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages. Sections without numbers say so."""
     from markupsafe import Markup
 
@@ -40,6 +40,7 @@ def render_abstention(document: Json) -> str:
     ).render(
         document,
         css=stylesheet(),
+        nav=nav,
         charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         titles={name: title[0].upper() + title[1:] for name, title in charts.NAMES.items()},
         answer=answer(document),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.report import gate_charts as charts
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import Link, environment, stylesheet
 from infra.report.render import count, est, num, seconds
 
 Json = Mapping[str, Any]
@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 _FOLDER = Path(__file__).parent
 
 
-def render_gate(document: Json) -> str:
+def render_gate(document: Json, nav: Sequence[Link] = ()) -> str:
     """`evidence.json` → HTML; equal documents give equal pages."""
     from markupsafe import Markup
 
@@ -33,6 +33,7 @@ def render_gate(document: Json) -> str:
     return templates.get_template("gate_evidence.html.j2").render(
         document,
         css=stylesheet(),
+        nav=nav,
         charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         names=charts.NAMES,
         noises=charts.NOISES,

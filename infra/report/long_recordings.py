@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.report import long_recordings_charts as charts
 from infra.report.abstention import share, signed
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import Link, environment, stylesheet
 from infra.report.render import count, num, pct
 
 Json = Mapping[str, Any]
@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 _FOLDER = Path(__file__).parent
 
 
-def render_long_recordings(document: Json) -> str:
+def render_long_recordings(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages."""
     from markupsafe import Markup
 
@@ -32,6 +32,7 @@ def render_long_recordings(document: Json) -> str:
     return templates.get_template("long_recordings.html.j2").render(
         {"name": "", **document},
         css=stylesheet(),
+        nav=nav,
         charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         names=charts.NAMES,
         answer=answer(document),

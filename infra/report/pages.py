@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
 _FOLDER = Path(__file__).parent
+
+
+EVIDENCE: Final = {
+    "evidence": "The gate",
+    "abstention": "Abstention",
+    "behaviour": "Behaviour",
+    "long_recordings": "Long recordings",
+    "suspects": "Clips to listen to",
+}
+"""The evidence's pages, by file name without its ending, in the order of their navigation."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """To a page beside this one; `here` on the page itself."""
+
+    href: str
+    title: str
+    here: bool
+
+
+def navigation(here: str, shown: Collection[str]) -> list[Link]:
+    """From one of the evidence's pages to those of `EVIDENCE` that there are."""
+    return [Link(f"{name}.html", title, name == here) for name, title in EVIDENCE.items() if name in shown]
 
 
 def environment(folder: Path) -> jinja2.Environment:
