@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from infra.evidence.long_track import Track
+from infra.evidence.world import build_world
+from tests.infra.evidence.corpora import CONFIG, recordings
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,15 @@ def track_of():
         )  # fmt: skip
 
     return build
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """The manifest of a few synthetic recordings."""
+    return recordings(tmp_path_factory.mktemp("recordings"))
+
+
+@pytest.fixture(scope="session")
+def world(corpus, tmp_path_factory):
+    """The folder of a world built of them."""
+    return build_world(corpus, CONFIG, tmp_path_factory.mktemp("worlds"))
