@@ -7,20 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, PAPER, RULE, VIOLET, draw, styled, svg
+from infra.report.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    RULE,
+    VIOLET,
+    draw,
+    named,
+    styled,
+    svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Json = Mapping[str, Any]
 
-NAMES = {
-    "energy": "energy",
-    "max_softmax": "top reason probability",
-    "gate": "gate probability",
-    "mahalanobis": "Mahalanobis distance",
-}
-COLOURS = {"energy": BLUE, "max_softmax": GREY, "gate": ORANGE, "mahalanobis": VIOLET}
+NAMES, COLOURS = named(
+    {
+        "energy": ("energy", BLUE),
+        "max_softmax": ("top reason probability", GREY),
+        "gate": ("gate probability", ORANGE),
+        "mahalanobis": ("Mahalanobis distance", VIOLET),
+    }
+)
 _TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
 
 

@@ -9,7 +9,7 @@ import functools
 import html
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ _STYLE: dict[str, Any] = {
     "lines.solid_capstyle": "round",
     "lines.markersize": 5,
 }
+
+
+def named(curves: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a page calls its curves, and their colours, by key, from both."""
+    return {key: name for key, (name, _) in curves.items()}, {
+        key: colour for key, (_, colour) in curves.items()
+    }
 
 
 def styled(chart: Callable[P, str]) -> Callable[P, str]:

@@ -8,12 +8,17 @@ from typing import Any, Final
 import numpy as np
 
 from infra.report.charts import forest
-from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, draw, styled, svg
+from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, draw, named, styled, svg
 
 Json = Mapping[str, Any]
 
-COLOURS: Final = {"central": BLUE, "federated": ORANGE, "no-denoiser": GREEN}
-NAMES: Final = {"central": "central", "federated": "federated", "no-denoiser": "without denoiser"}
+NAMES, COLOURS = named(
+    {
+        "central": ("central", BLUE),
+        "federated": ("federated", ORANGE),
+        "no-denoiser": ("without denoiser", GREEN),
+    }
+)
 NOISES: Final = {"public": "public noise", "site": "rejected uploads as noise"}
 
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RULE, VIOLET, draw, styled, svg
+from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RULE, VIOLET, draw, named, styled, svg
 
 Json = Mapping[str, Any]
 
-NAMES = {
-    "frame": "single frames",
-    "mean": "moving mean",
-    "ema": "exponential mean",
-    "hysteresis": "hysteresis",
-}
-COLOURS = {"frame": GREY, "mean": ORANGE, "ema": VIOLET, "hysteresis": BLUE}
+NAMES, COLOURS = named(
+    {
+        "frame": ("single frames", GREY),
+        "mean": ("moving mean", ORANGE),
+        "ema": ("exponential mean", VIOLET),
+        "hysteresis": ("hysteresis", BLUE),
+    }
+)
 
 
 @styled
