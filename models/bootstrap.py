@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,20 @@ class Interval:
         return {**ends, "groups": self.groups}
 
 
+class Resampling(TypedDict, total=False):
+    """How a bootstrap resamples.
+
+    Attributes:
+        seed: the same seed gives the same resamples for the same groups.
+        resamples: how many, 1000 if not given.
+        level: coverage aimed at, 0.95 if not given.
+    """
+
+    seed: Required[int]
+    resamples: int
+    level: float
+
+
 def group_draws(n_groups: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """How often each group is drawn (resamples, n_groups); every row sums to `n_groups`."""
     return rng.multinomial(n_groups, np.full(n_groups, 1.0 / n_groups), size=resamples)
@@ -48,10 +63,7 @@ def group_draws(n_groups: int, resamples: int, rng: np.random.Generator) -> npt.
 def group_bootstrap(
     statistic: Statistic,
     group: npt.ArrayLike,
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
+    **how: Unpack[Resampling],
 ) -> Interval:
     """Percentile interval of `statistic` over resampled groups.
 
@@ -59,9 +71,7 @@ def group_bootstrap(
         statistic: of weights (r, n) → values (r,), and of None → the value of the clips as they are (0-d). A closure over
             one of `models.metrics`, or over a difference of two of them: both see the same resamples, so it is paired.
         group: (n,) the unit that is drawn.
-        seed: the same seed gives the same resamples for the same groups.
-        resamples: how many.
-        level: coverage aimed at, e.g. 0.95.
+        **how: seed, resamples and level; see `Resampling`.
 
     Returns:
         The value on the clips as they are, with the interval.
@@ -71,7 +81,7 @@ def group_bootstrap(
         # without a clip there is nothing to ask the statistic
         return np.asarray(statistic(weight) if np.size(group) else np.nan, np.float64)[..., None]
 
-    return group_bootstrap_many(column, group, seed=seed, resamples=resamples, level=level)[0]
+    return group_bootstrap_many(column, group, **how)[0]
 
 
 def group_bootstrap_many(
@@ -86,7 +96,8 @@ def group_bootstrap_many(
 
     Args:
         statistics: of weights (r, n) → values (r, K), and of None → the values of the clips as they are (K,).
-        group, seed, resamples, level: as in `group_bootstrap`, whose intervals these are.
+        group: as in `group_bootstrap`, whose intervals these are.
+        seed, resamples, level: see `Resampling`.
 
     Returns:
         K intervals.

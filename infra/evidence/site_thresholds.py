@@ -12,8 +12,9 @@ interval        over groups of the clips that a threshold is applied to; the thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,20 @@ class _Experiment:
             for above in self.above
         ]
 
+    def intervals(
+        self, columns: Callable[[list[_Counts]], Floats], config: EvaluationConfig
+    ) -> list[dict[str, Any]]:
+        """Of columns (r, K) that come from counts: K values with their intervals, as JSON."""
+
+        def statistics(weight: Floats | None) -> Floats:
+            values = columns(self.counts(np.ones((1, self.group.size)) if weight is None else weight))
+            return values[0] if weight is None else values
+
+        made = group_bootstrap_many(
+            statistics, self.group, seed=config.seed, resamples=config.resamples, level=config.level
+        )
+        return [interval.to_dict() for interval in made]
+
 
 def _share(top: Floats, bottom: Floats) -> Floats:
     top, bottom = np.broadcast_arrays(top, bottom)
@@ -146,17 +161,12 @@ def refused_at_own_threshold(
     experiment = _Experiment(fit, use, name, cross_fitted=cross_fitted)
     own = np.arange(len(experiment.sites) + 1)
 
-    def statistics(weight: Floats | None) -> Floats:
-        got = _overall(
-            experiment.counts(np.ones((1, len(experiment.group))) if weight is None else weight), own
-        )
-        columns = np.stack([got["cries_kept"], got["refused_all"]], -1)
-        return columns[0] if weight is None else columns
+    def both(counts: list[_Counts]) -> Floats:
+        got = _overall(counts, own)
+        return np.stack([got["cries_kept"], got["refused_all"]], -1)
 
-    kept, refused = group_bootstrap_many(
-        statistics, experiment.group, seed=config.seed, resamples=config.resamples, level=config.level
-    )
-    return {"cries_kept": kept.to_dict(), "noncries_refused": refused.to_dict()}
+    kept, refused = experiment.intervals(both, config)
+    return {"cries_kept": kept, "noncries_refused": refused}
 
 
 def _columns(counts: Sequence[_Counts]) -> dict[str, Floats]:
@@ -207,18 +217,11 @@ def site_threshold_table(
     """
     experiment = _Experiment(fit, use, name, cross_fitted=cross_fitted)
 
-    ones = np.ones((1, experiment.group.size))
+    def flat(counts: list[_Counts]) -> Floats:
+        return np.concatenate([v.reshape(len(v), -1) for v in _columns(counts).values()], 1)
 
-    def statistics(weight: Floats | None) -> Floats:
-        values = _columns(experiment.counts(ones if weight is None else weight)).values()
-        flat = np.concatenate([v.reshape(len(v), -1) for v in values], 1)
-        return flat[0] if weight is None else flat
-
-    intervals = group_bootstrap_many(
-        statistics, experiment.group, seed=config.seed, resamples=config.resamples, level=config.level
-    )
-    it = iter(interval.to_dict() for interval in intervals)
-    counts = experiment.counts(ones)
+    it = iter(experiment.intervals(flat, config))
+    counts = experiment.counts(np.ones((1, experiment.group.size)))
     value: dict[str, npt.NDArray] = {}
     for key, v in _columns(counts).items():
         filled = np.empty(v[0].shape, object)
