@@ -77,9 +77,8 @@ class Bench:
         return self.scores.gate >= 0
 
     def negatives(self, which: str) -> Mask:
-        """Non-cries: all, the sites' own, or public noise."""
-        non = self.scores.gate == 0
-        return non if which == "all" else non & ((self.scores.site == "") == (which == "public"))
+        """Rows of `negatives`."""
+        return negatives(self.scores, which)
 
     def rows(self, keep: npt.NDArray[Any]) -> Bench:
         """The same for some rows: a mask or indices."""
@@ -105,6 +104,12 @@ class Bench:
             resamples=c.resamples,
             level=c.level,
         )
+
+
+def negatives(scores: ClipScores, which: str) -> Mask:
+    """Non-cries of a kind of `NEGATIVES`: all, the sites' own, or public noise."""
+    non = scores.gate == 0
+    return non if which == "all" else non & ((scores.site == "") == (which == "public"))
 
 
 def as_recorded(scores: ClipScores) -> Mask:

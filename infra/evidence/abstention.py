@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from infra.evaluation.protocol import NEGATIVES, EvaluationConfig, Json, Mask, as_recorded, number
+from infra.evaluation.protocol import NEGATIVES, EvaluationConfig, Json, Mask, as_recorded, negatives, number
 from infra.evidence.signals import (
     Distances,
     Metric,
@@ -160,8 +160,7 @@ def rank_signals(clean: Sequence[SeedScores], which: str, config: EvaluationConf
         `clips`, `prevalence`, `signals` with intervals and curves, and `against_energy`.
     """
     first = clean[0]
-    public = first.scores.site == ""
-    keep = first.cry | (np.ones_like(public) if which == "all" else public == (which == "public"))
+    keep = first.cry | negatives(first.scores, which)
     tables = [t.rows(keep) for t in clean]
     truth = [t.cry for t in tables]
     names = list(first.signals)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from infra.evaluation.protocol import NEGATIVES, negatives
 from infra.evidence.frames import SNRS, public_view, site_view
 from infra.evidence.signals import within_folds
 from models import metrics as m
@@ -25,7 +26,6 @@ from models.predict import ClipScores, concat_scores
 Json = dict[str, Any]
 Seeds = Mapping[int, ClipScores]
 
-NEGATIVES = ("all", "site", "public")
 RESAMPLES, SEED = 1000, 0
 
 
@@ -103,12 +103,6 @@ def _mean_over_classes(kept: Mapping[str, ClipScores], resamples: int) -> Json:
         )
 
     return group_bootstrap(mean, joined.group, seed=SEED, resamples=resamples).to_dict()
-
-
-def negatives(scores: ClipScores, which: str) -> npt.NDArray[np.bool_]:
-    """All non-cries, the sites' own, or public noise."""
-    non = scores.gate == 0
-    return non if which == "all" else non & ((scores.site == "") == (which == "public"))
 
 
 def _arm(seeds: Seeds, resamples: int) -> Json:
