@@ -24,7 +24,8 @@ from tests.infra.edge.agent.hostile import (
     saying,
     serving,
 )
-from tests.infra.edge.agent.world import Device, Publisher, bundle_files, refuses, seal, settled
+from tests.infra.edge.agent.signing import seal
+from tests.infra.edge.agent.world import Device, Publisher, bundle_files, refuses, settled
 
 # for those tests that wait for it to end; the others must pass on a busy machine
 PATIENCE = 0.4

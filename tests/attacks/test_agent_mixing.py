@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 
 from infra.digest import canonical_json, digest_bytes
-from tests.infra.edge.agent.world import (
-    DEVICE,
-    Device,
-    Publisher,
-    bundle_files,
-    refuses,
-    seal,
-    settled,
-)
+from tests.infra.edge.agent.signing import seal
+from tests.infra.edge.agent.world import DEVICE, Device, Publisher, bundle_files, refuses, settled
 
 Fleet = tuple[Publisher, Device, str]
 

@@ -10,18 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from infra.digest import canonical_json
-from tests.infra.edge.agent.world import (
-    Device,
-    Key,
-    Publisher,
-    id_of,
-    new_key,
-    opened,
-    pem_of,
-    refuses,
-    seal,
-    settled,
-)
+from tests.infra.edge.agent.signing import Key, id_of, new_key, opened, pem_of, seal
+from tests.infra.edge.agent.world import Device, Publisher, refuses, settled
 
 Fleet = tuple[Publisher, Device, str]
 
@@ -248,7 +238,7 @@ class TestStolenKeys:
 
 def test_the_report_is_signed_by_the_device(fleet: Fleet) -> None:
     publisher, device, digest = fleet
-    from tests.infra.edge.agent.world import verify
+    from tests.infra.edge.agent.signing import verify
 
     path = publisher.folder / "fleets/ward/reports/cot-7.json"
     envelope = json.loads(path.read_bytes())

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.edge.agent.documents import time_text
-from tests.infra.edge.agent.world import DAY, NOW, Device, Publisher, new_key, refuses, seal, settled
+from tests.infra.edge.agent.signing import new_key, seal
+from tests.infra.edge.agent.world import DAY, NOW, Device, Publisher, refuses, settled
 
 Fleet = tuple[Publisher, Device, str]
 

@@ -14,6 +14,9 @@ import pytest
 import soundfile
 
 from models.frames import TEST, TRAIN, VAL
+from validation.gate import run_gate
+from validation.measure import measure_site
+from validation.verdict import Verdict
 
 RATE = 16_000
 
@@ -84,3 +87,8 @@ def federation(pristine: Federation, tmp_path: Path) -> Federation:
     root = tmp_path / "clips"
     shutil.copytree(pristine.root, root)
     return Federation(root, pristine.table.copy(), pristine.parts.copy())
+
+
+def judge(fed: Federation, docs_dir: Path | None = None) -> Verdict:
+    """The gate over all of its clips."""
+    return run_gate(fed.table, measure_site(fed.table, fed.root), fed.parts, docs_dir)

@@ -16,9 +16,9 @@ import pytest
 from infra.data.manifest import load_manifest
 from infra.data.splits import assign_folds, parts
 from infra.digest import digest_json
-from models.errors import GateError, OutputError
+from models.errors import GateError
 from models.frames import TEST, TRAIN, VAL
-from tests.validation.conftest import RATE, Federation, cry_wave
+from tests.validation.conftest import RATE, Federation, cry_wave, judge
 from validation.gate import run_gate, site_verdict
 from validation.measure import measure_file, measure_site
 from validation.verdict import Verdict, enforce
@@ -26,10 +26,6 @@ from validation.verdict import Verdict, enforce
 RNG = np.random.Generator(np.random.PCG64(11))
 # three infants per reason and one per part: true of the small federation itself
 EXPECTED_WARNINGS: set[str] = set()
-
-
-def judge(fed: Federation, docs_dir: Path | None = None) -> Verdict:
-    return run_gate(fed.table, measure_site(fed.table, fed.root), fed.parts, docs_dir)
 
 
 def test_sound_federation_passes_without_a_warning(pristine: Federation) -> None:
@@ -390,43 +386,3 @@ def test_two_thousand_rows_within_fifteen_seconds(pristine: Federation, tmp_path
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # processor time: wall time would judge the neighbours on a busy machine
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
-
-
-def test_docs_are_written_whole_and_call_no_other_host(federation: Federation, tmp_path: Path) -> None:
-    federation.write(federation.clip(), cry_wave(RNG) + 0.1)
-    odd = "a$b <script src='http:x'>&.wav"
-    (federation.root / federation.clip("ward2")).unlink()
-    federation.table["path"] = federation.table["path"].replace(federation.clip("ward2"), odd)
-    docs = tmp_path / "deep" / "docs"
-    judge(federation, docs)
-    index = (docs / "index.html").read_text()
-    assert "Failed: 1 critical, 1 warning" in index
-    assert "clip-offset" in index
-    pages = list(docs.rglob("*.html"))
-    assert len(pages) == 5
-    for page in pages:
-        text = page.read_text()
-        assert "<script" not in text
-        assert "default-src 'none'" in text
-        for word in ("cdn", "amazonaws", "url('http", 'src="http', '<link rel="stylesheet" href="http'):
-            assert word not in text, (page, word)
-        for link in [part.split('"')[0] for part in text.split('href="')[1:]]:
-            if not link.startswith(("#", "http")):
-                assert (page.parent / link).exists(), (page, link)
-    assert [p.name for p in docs.parent.iterdir()] == ["docs"]
-
-    judge(federation, docs)
-    assert len(list(docs.rglob("*.html"))) == 5, "the earlier pages are replaced"
-
-
-def test_docs_do_not_replace_a_folder_of_something_else(pristine: Federation, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="something else"):
-        judge(pristine, tmp_path)
-    assert (tmp_path / "thesis.txt").exists()
-
-
-def test_unwritable_docs_are_one_clear_error(pristine: Federation, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="choose a folder"):
-        judge(pristine, tmp_path / "file" / "docs")

@@ -10,6 +10,7 @@ import pytest
 from infra.edge.agent.openssl import OpenSSL
 from infra.edge.agent.report import Status
 from infra.edge.agent.slots import Slots
+from tests.infra.edge.agent.signing import opened
 from tests.infra.edge.agent.world import (
     DAY,
     NOW,
@@ -17,7 +18,6 @@ from tests.infra.edge.agent.world import (
     InProcess,
     Publisher,
     bundle_files,
-    opened,
     refuses,
     settled,
     tensorrt,

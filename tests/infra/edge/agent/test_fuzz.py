@@ -19,7 +19,8 @@ from infra.edge.agent.documents import parse_document, parse_envelope, strict_js
 from infra.edge.agent.errors import Refused
 from infra.edge.agent.manifest import check_manifest
 from infra.edge.agent.trusted import Trusted
-from tests.infra.edge.agent.world import DEVICE, FLEET, HARDWARE, NOW, Publisher, bundle_files, seal, verify
+from tests.infra.edge.agent.signing import seal, verify
+from tests.infra.edge.agent.world import DEVICE, FLEET, HARDWARE, NOW, Publisher, bundle_files
 
 _VALUES = [
     None, True, False, 0, -1, 1, 2**53, 2**64, 1.5, "", "x", "a" * 64, "../x", "\u0000", "\ud800", [], {}, [[]],

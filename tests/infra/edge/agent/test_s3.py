@@ -11,7 +11,8 @@ from infra.edge.agent.s3 import S3Store
 from infra.edge.agent.sigv4 import Credentials
 from infra.store.client import ObjectStore
 from infra.store.embedded import EmbeddedServer
-from tests.infra.edge.agent.world import Device, Publisher, bundle_files, opened
+from tests.infra.edge.agent.signing import opened
+from tests.infra.edge.agent.world import Device, Publisher, bundle_files
 
 pytestmark = pytest.mark.slow
 

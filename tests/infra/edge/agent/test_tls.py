@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from infra.edge.agent.errors import ConfigError, StoreUnreachable
 from infra.edge.agent.s3 import S3Store
 from tests.infra.edge.agent.hostile import Server
-from tests.infra.edge.agent.world import new_key
+from tests.infra.edge.agent.signing import new_key
 
 
 def _certificate(folder: Path, host: str) -> tuple[Path, Path]:

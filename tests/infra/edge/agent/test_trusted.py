@@ -13,7 +13,8 @@ from infra.edge.agent.trusted import Trusted
 from infra.edge.trust.trusted import Device
 from tests import fleets
 from tests.fleets import Offer
-from tests.infra.edge.agent.world import DAY, DEVICE, FLEET, HARDWARE, NOW, Publisher, verify
+from tests.infra.edge.agent.signing import verify
+from tests.infra.edge.agent.world import DAY, DEVICE, FLEET, HARDWARE, NOW, Publisher
 from tests.refusals import DEVICE as REFUSING
 from tests.refusals import REFUSALS
 

@@ -5,7 +5,6 @@ The publisher signs with `cryptography` and writes documents by hand, so that te
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import shlex
@@ -15,9 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
 from infra.digest import canonical_json, digest_bytes
 from infra.edge.agent.agent import Agent
@@ -36,6 +33,7 @@ from infra.edge.bundle import Bundle
 from infra.edge.release import BundledFile, BundleManifest, DataProvenance
 from infra.edge.tensorrt.plan import COMPONENTS, BuildPlan
 from tests.infra.edge.agent import trtexec
+from tests.infra.edge.agent.signing import Key, id_of, new_key, opened, pem_of, seal, verify
 
 FLEET, DEVICE, HARDWARE = "ward", "cot-7", "jetson-nano"
 NOW = 1_800_000_000.0
@@ -51,57 +49,6 @@ PLAN = BuildPlan(
     ("/net/norm/Sqrt",),
     {**dict.fromkeys(COMPONENTS, ()), "heads": ("/net/norm/Sqrt", "/net/gate/Gemm")},
 )
-
-Key = ec.EllipticCurvePrivateKey
-
-
-def new_key() -> Key:
-    """A fresh P-256 key."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def pem_of(key: Key) -> str:
-    """Its public half."""
-    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(encoding, form).decode()
-
-
-def id_of(key: Key) -> str:
-    """Its id."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return digest_bytes(key.public_key().public_bytes(encoding, form))
-
-
-def seal(kind: str, document: Any, keys: Sequence[Key], *, payload_type: str | None = None) -> bytes:
-    """A signed envelope, written from the DSSE specification and not from the agent's code."""
-    body = document if isinstance(document, bytes) else canonical_json(document)
-    stated = payload_type or f"application/vnd.cryfed.{kind}+json"
-    message = b" ".join(
-        [b"DSSEv1", str(len(stated)).encode(), stated.encode(), str(len(body)).encode(), body]
-    )
-    signatures = [
-        {"keyid": id_of(k), "sig": base64.b64encode(k.sign(message, ec.ECDSA(hashes.SHA256()))).decode()}
-        for k in keys
-    ]
-    return canonical_json(
-        {"payloadType": stated, "payload": base64.b64encode(body).decode(), "signatures": signatures}
-    )
-
-
-def opened(envelope: bytes) -> dict[str, Any]:
-    """The document in an envelope."""
-    return json.loads(base64.b64decode(json.loads(envelope)["payload"]))
-
-
-def verify(pem: str, message: bytes, signature: bytes) -> bool:
-    """What `openssl dgst -verify` says, without its process."""
-    key = serialization.load_pem_public_key(pem.encode())
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    try:
-        key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def golden_inputs(frames: int = FRAMES, *, size: int = 1) -> bytes:
