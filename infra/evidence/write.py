@@ -57,7 +57,8 @@ def write_evidence(
         raise DataError(f"no arm in {cells} has a seed with all its folds: train first")
     on_work("the gate")
     document = _document(loaded, config, plan, cells, arms, missing, heard)
-    pages = _Pages(out, ["evidence", "abstention", "suspects", *(HEARD[name] for name in heard.documents)])
+    shown = ["evidence", "abstention", "suspects", *(HEARD[name] for name in heard.documents)]
+    pages = _Pages(out, shown, plan.quick)
     pages.put("evidence", document, render_gate)
     lead = arms.get(FEDERATED.name) or next(iter(arms.values()))
     on_work("clips that look mislabelled")
@@ -82,9 +83,11 @@ class _Pages:
 
     folder: Path
     shown: Sequence[str]
+    quick: bool
 
     def put(self, name: str, document: Json, render: Callable[..., str], without: str = "") -> None:
         """`name`.json, without a part that only the page needs, and `name`.html."""
+        document = {**document, "quick": self.quick}
         kept = {key: value for key, value in document.items() if key != without}
         write_page(json.dumps(kept, indent=1, allow_nan=False) + "\n", self.folder / f"{name}.json")
         write_page(render(document, navigation(name, self.shown)), self.folder / f"{name}.html")
@@ -138,7 +141,6 @@ def _document(
     cries = rows["role"] == "cry"
     return {
         "lead": lead,
-        "quick": plan.quick,
         "synthetic": bool(rows["corpus"].str.startswith("synth").all()),
         "folds": plan.folds,
         "preset": config.preset,
