@@ -31,11 +31,13 @@ def in_processes(
     Raises:
         Whatever `work` raises; what has not begun is then left undone.
     """
+    if not items:
+        return
     workers = min(len(os.sched_getaffinity(0)), len(items))
-    if workers <= 1:
-        given = begin() if items else None
+    if workers == 1:
+        given = begin()
         for item in items:
-            yield item, work(given, item)  # type: ignore[arg-type] - no item, no call
+            yield item, work(given, item)
         return
     # spawned, not forked: a fork of a process with threads (Prefect's, torch's) can deadlock
     spawn = multiprocessing.get_context("spawn")

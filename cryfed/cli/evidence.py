@@ -27,8 +27,9 @@ def evidence(
 ) -> None:
     """Train the gate over grouped folds, seeds and arms on recordings; leave pages about it.
 
-    Federated and central, with and without the denoiser, and without each class of noise. One process for each core that this
-    command may use (`taskset` limits it). Finished trainings are kept in FOLDER/cells: run again it resumes.
+    Federated and central, with and without the denoiser, and without each class of noise. The federated networks are then played
+    altered cries, sounds that are none, and hours of a ward made of clips that they never met. One process for each core that
+    this command may use (`taskset` limits it). What is finished is kept in FOLDER/cells and FOLDER/heard: run again it resumes.
     """
     from cryfed.cli.runs import _quietly, prefect_session
     from infra.settings import load_settings
