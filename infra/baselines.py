@@ -1,75 +1,28 @@
-"""What the network has to beat: the majority class, and logistic regression on MFCC statistics of the same clips.
+"""What the network has to beat: the majority class, and logistic regression and an SVM on MFCC statistics of the same clips.
 
-Both are fitted on the training part of all sites together, which a federation could not do: they are given the easier job. They
+All are fitted on the training part of all sites together, which a federation could not do: they are given the easier job. They
 come as `ClipScores`, so that the evaluation treats every system alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from models.audio_ops import torchaudio
-from models.config import SAMPLE_RATE, LogMelConfig
+from infra.data.mfcc import N_STATISTICS
 from models.errors import DataError
 from models.frames import TRAIN, UNKNOWN, SiteFrames
-from models.metrics import Floats
+from models.metrics import Floats, Ints
 from models.predict import ClipScores
 
-N_MFCC = 20
-N_STATISTICS = 4 * N_MFCC
+Scorer = Callable[[Floats], Floats]
+Fit = Callable[[Floats, Ints], Scorer]
 _ABSENT = -30.0  # logit of a reason that the training part doesn't have
-
-
-@cache
-def _mfcc() -> Any:
-    mel = LogMelConfig()
-    return torchaudio.transforms.MFCC(
-        SAMPLE_RATE,
-        n_mfcc=N_MFCC,
-        melkwargs={
-            "n_fft": mel.n_fft,
-            "win_length": mel.win_length,
-            "hop_length": mel.hop_length,
-            "n_mels": 40,
-            "f_min": mel.f_min,
-            "f_max": mel.f_max,
-        },
-    )
-
-
-def mfcc_statistics(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A clip (T,) at 16 kHz → (80,): mean and deviation over time of 20 MFCC and of their first differences."""
-    x = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
-    with torch.inference_mode():
-        c_KF = _mfcc()(torch.nn.functional.pad(x, (0, max(0, 800 - x.numel()))))
-        delta_KF = c_KF.diff(dim=1)
-        parts = (c_KF.mean(1), c_KF.std(1), delta_KF.mean(1), delta_KF.std(1))
-        return torch.nan_to_num(torch.cat(parts)).numpy()
-
-
-def statistics_of(waves: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """`mfcc_statistics` of every wave, (n, 80)."""
-    rows = [mfcc_statistics(wave) for wave in waves]
-    return np.stack(rows) if rows else np.zeros((0, N_STATISTICS), np.float32)
-
-
-def read_statistics(paths: Sequence[Path], *, max_seconds: float, max_bytes: int) -> npt.NDArray[np.float32]:
-    """Statistics of audio files, (n, 80), one decoded at a time.
-
-    Raises:
-        AudioError: a file cannot be used.
-    """
-    from infra.data.audio import read_audio
-
-    return statistics_of(read_audio(p, max_seconds=max_seconds, max_bytes=max_bytes) for p in paths)
 
 
 @dataclass(frozen=True)
@@ -130,35 +83,62 @@ def logistic_regression(table: ClipTable, seed: int = 0) -> ClipScores:
 
     Rows of every part are scored; only the training part was fitted on.
     """
+    return _two_models(table, partial(fit_logistic, seed=seed))
+
+
+def support_vector_machine(table: ClipTable) -> ClipScores:
+    """An SVM with RBF kernel (C = 1, γ = 1 / D) in place of the logistic regression; its logits are margins, no probabilities."""
+    return _two_models(table, fit_svm)
+
+
+def fit_logistic(x: Floats, y: Ints, *, seed: int = 0) -> Scorer:
+    """Logistic regression on standardised features: x (m, D) → log-probabilities (m, classes of y)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = _standardised(LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000, random_state=seed))
+    model.fit(x, y)
+    return lambda rows: np.asarray(model.predict_log_proba(rows))
+
+
+def fit_svm(x: Floats, y: Ints) -> Scorer:
+    """An RBF SVM on standardised features: x (m, D) → one-against-rest margins (m, classes of y)."""
+    from sklearn.svm import SVC
+
+    model = _standardised(SVC(C=1.0, gamma="auto", class_weight="balanced", decision_function_shape="ovr"))
+    model.fit(x, y)
+
+    def margins(rows: Floats) -> Floats:
+        out = np.asarray(model.decision_function(rows))
+        return np.stack([-out, out], 1) / 2 if out.ndim == 1 else out
+
+    return margins
+
+
+def _standardised(model: Any) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), model)
+
+
+def _two_models(table: ClipTable, fit: Fit) -> ClipScores:
     train = table.part == TRAIN
-    gate = _fit_predict(table.x, table.gate.astype(int), train & (table.gate >= 0), 2, seed)
+    gate = _fit_predict(table.x, table.gate.astype(int), train & (table.gate >= 0), 2, fit)
     cries = train & (table.gate == 1) & (table.reason != UNKNOWN)
-    logits = _fit_predict(table.x, table.reason.astype(int), cries, len(table.reasons), seed)
+    logits = _fit_predict(table.x, table.reason.astype(int), cries, len(table.reasons), fit)
     return _scores(table, gate[:, 1] - gate[:, 0], logits)
 
 
 def _fit_predict(
-    x: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
-    train: npt.NDArray[np.bool_],
-    n_classes: int,
-    seed: int,
+    x: npt.NDArray[np.float32], y: Ints, train: npt.NDArray[np.bool_], n_classes: int, fit: Fit
 ) -> Floats:
-    """Log-probabilities (n, C) up to a constant; equal ones where the training part has fewer than two classes."""
+    """Logits (n, C) up to a constant; equal ones where the training part has fewer than two classes."""
     present = np.unique(y[train])
     if present.size < 2:
         return np.zeros((len(y), n_classes))
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000, random_state=seed),
-    )
-    model.fit(x[train].astype(np.float64), y[train])
+    scorer = fit(x[train].astype(np.float64), y[train])
     out = np.full((len(y), n_classes), _ABSENT)
-    out[:, present] = np.maximum(model.predict_log_proba(x.astype(np.float64)), _ABSENT)
+    out[:, present] = np.maximum(scorer(x.astype(np.float64)), _ABSENT)
     return out
 
 

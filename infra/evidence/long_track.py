@@ -158,7 +158,7 @@ def of_baseline(cries: Sequence[npt.NDArray], others: Sequence[npt.NDArray], see
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from infra.baselines import statistics_of
+    from infra.data.mfcc import statistics_of
     from models.segmentation import frames
 
     parts = [[statistics_of(frames(w)) for w in waves] for waves in (cries, others)]

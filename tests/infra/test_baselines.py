@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from infra.baselines import (
-    N_STATISTICS,
-    clip_table,
-    logistic_regression,
-    majority,
-    mfcc_statistics,
-    read_statistics,
-    statistics_of,
-)
+from infra.baselines import clip_table, logistic_regression, majority, support_vector_machine
 from infra.data.audio import encode_wav
+from infra.data.mfcc import N_STATISTICS, mfcc_statistics, read_statistics, statistics_of
 from models import metrics
 from models.errors import AudioError, DataError
 from models.frames import TEST, TRAIN, SiteFrames
