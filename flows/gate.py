@@ -6,8 +6,9 @@ from prefect import flow
 
 from flows.parameters import GateParameters
 from infra.settings import home
+from infra.stages import digests
 from tasks.corpus import corpus
-from tasks.gate import enforce_gate, judge, measure, show_verdict
+from tasks.gate import enforce_gate, judge, measure, probe, show_verdict
 from tasks.incoming import identify
 from tasks.runtime import open_runtime
 
@@ -23,13 +24,11 @@ def gate(parameters: GateParameters) -> dict[str, str | None]:
         manifest, split = str(home() / parameters.manifest), parameters.split.model_dump()
         table = corpus(config={"manifest": identify(manifest), "split": split}, local={"manifest": manifest})
         measurements = measure(manifest, split)
+        probes = probe(manifest, split)
         verdict = judge(
-            config={
-                "split": split,
-                "measured": {site: uri.rsplit("#", 1)[1] for site, uri in measurements.items()},
-            },
+            config={"split": split, "measured": digests(measurements), "probed": digests(probes)},
             parents={"corpus": table},
-            local={"manifest": manifest, "measurements": measurements},
+            local={"manifest": manifest, "measurements": measurements, "probes": probes},
         )
         show_verdict(verdict)
         reason = enforce_gate(verdict, parameters.override)

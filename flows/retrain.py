@@ -81,8 +81,8 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         )
         evaluation = evaluate(
             config={"federated": digests(own), "central": digests(twins)},
-            parents={"baselines": simple},
-            local={"federated": own, "central": twins, "baselines": simple},
+            parents={"baselines": simple, "corpus": table, "gate": verdict},
+            local={"federated": own, "central": twins, "baselines": simple, "corpus": table, "gate": verdict},
         )
 
         attacked = membership(

@@ -95,7 +95,9 @@ def fit_logistic(x: Floats, y: Ints, *, seed: int = 0) -> Scorer:
     """Logistic regression on standardised features: x (m, D) → log-probabilities (m, classes of y)."""
     from sklearn.linear_model import LogisticRegression
 
-    model = _standardised(LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000, random_state=seed))
+    model = _standardised(
+        LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000, random_state=seed)
+    )
     model.fit(x, y)
     return lambda rows: np.asarray(model.predict_log_proba(rows))
 

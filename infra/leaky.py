@@ -1,8 +1,8 @@
 """The leaky protocol, as a warning: oversample first, split afterwards, and any labels score near 1.
 
-Published scores near 1 on small cry corpora come of it: minority classes are repeated until all are equally frequent, and the copies
-are then dealt out to training and test at random. Nearly every test clip of a rare class has its twin in training. The score is no
-result; it stands beside the results to show what such a number is worth, next to the same protocol on shuffled labels.
+Published scores near 1 on small cry corpora come of it: minority classes are repeated until all are equally frequent, and the
+copies are then dealt out to training and test at random. Nearly every test clip of a rare class has its twin in training. The
+score is no result: it stands beside the results, with that of shuffled labels, to show what such a number is worth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ TEST_SHARE = 0.2
 SPLITS = 5
 MIN_CLIPS = 10  # of the most frequent reason: fewer leave a class out of the training share
 WARNING = (
-    "not a result: minority reasons were oversampled before a random split of clips, so copies of test clips were trained on"
+    "not a result: minority reasons were oversampled before a random split of clips, so that copies of test clips were "
+    "trained on"
 )
 
 

@@ -10,6 +10,7 @@ never honesty.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,18 +51,15 @@ def relabellings(group: npt.ArrayLike, stratum: npt.ArrayLike, n: int, seed: int
         n: how many; the labels as they are may be among them.
         seed: the same seed gives the same relabellings.
     """
-    pairs = np.stack([np.asarray(stratum).astype(str), np.asarray(group).astype(str)], 1)
-    _, first, block = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-    block = block.reshape(-1)
-    members = [np.flatnonzero(block == b) for b in range(len(first))]
-    kinds: dict[tuple[str, int], list[int]] = {}
-    for b, rows in enumerate(members):
-        kinds.setdefault((str(pairs[first[b], 0]), rows.size), []).append(b)
+    s, blocks = np.asarray(stratum).astype(str), _blocks(group, stratum)
+    kinds: dict[tuple[str, int], list[Ints]] = {}
+    for rows in blocks:
+        kinds.setdefault((str(s[rows[0]]), rows.size), []).append(rows)
     rng = np.random.Generator(np.random.PCG64(seed))
-    out = np.empty((n, len(pairs)), np.int64)
-    for blocks in kinds.values():
-        rows = np.stack([members[b] for b in blocks])  # (blocks, size)
-        order = rng.permuted(np.tile(np.arange(len(blocks)), (n, 1)), axis=1)
+    out = np.empty((n, s.size), np.int64)
+    for alike in kinds.values():
+        rows = np.stack(alike)  # (blocks, size)
+        order = rng.permuted(np.tile(np.arange(len(rows)), (n, 1)), axis=1)
         out[:, rows] = rng.permuted(rows[order], axis=2)
     return out
 
@@ -81,21 +79,28 @@ def permute_macro_f1(
     The answers must come of a model that never saw these labels; then nothing has to be trained again.
     """
     y, p = np.asarray(truth, np.int64), np.asarray(predicted, np.int64)
-    null = _each(lambda labels: macro_f1(confusion(labels, p, n_classes)), y[relabellings(group, stratum, n, seed)])
+    null = _each(
+        lambda labels: macro_f1(confusion(labels, p, n_classes)), y[relabellings(group, stratum, n, seed)]
+    )
     return PermutationTest(float(macro_f1(confusion(y, p, n_classes))), null)
 
 
 def movable(group: npt.ArrayLike, stratum: npt.ArrayLike) -> float:
     """Share of clips that can take another clip's label at all; where it is low the test has little power."""
-    g, s = np.asarray(group).astype(str), np.asarray(stratum).astype(str)
-    if not g.size:
+    s, blocks = np.asarray(stratum).astype(str), _blocks(group, stratum)
+    if not blocks:
         return float("nan")
-    pairs = np.stack([s, g], 1)
-    _, first, block, size = np.unique(pairs, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    kinds = np.array([f"{s[i]}\0{n}" for i, n in zip(first, size, strict=True)])
-    _, kind, alike = np.unique(kinds, return_inverse=True, return_counts=True)
-    free = (alike[kind] > 1) | (size > 1)
-    return float(free[block.reshape(-1)].mean())
+    kinds = Counter((str(s[rows[0]]), rows.size) for rows in blocks)
+    free = sum(rows.size for rows in blocks if rows.size > 1 or kinds[str(s[rows[0]]), rows.size] > 1)
+    return free / s.size
+
+
+def _blocks(group: npt.ArrayLike, stratum: npt.ArrayLike) -> list[Ints]:
+    """Indices of each group's clips in each stratum, in order of their first clip: names decide nothing."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, key in enumerate(zip(np.asarray(stratum).astype(str), np.asarray(group).astype(str), strict=True)):
+        found.setdefault((str(key[0]), str(key[1])), []).append(i)
+    return [np.array(rows) for rows in found.values()]
 
 
 def _each(statistic: Callable[[Ints], Floats], rows: Ints) -> Floats:

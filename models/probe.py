@@ -1,11 +1,12 @@
 """A probe that asks of features and labels, before anything is trained: is there a signal at all?
 
-Ridge regression of class indicators on standardised features, cross-validated by group, each class's score in deviations of its
-indicator so that a rare class can win and none wins by noise alone. It is linear in the labels: each fold has one matrix from training labels to test scores,
-so the null distribution, with the probe fitted anew to every relabelling, costs a product of matrices instead of a thousand fits.
+Ridge regression of class indicators on standardised features, cross-validated by group, each class's score in deviations of
+its indicator, so that a rare class can win and none wins by noise alone. It is linear in the labels: each fold has one matrix
+from training labels to test scores, so the null distribution, with the probe fitted anew to every relabelling, costs a product of
+matrices instead of hundreds of fits.
 
-A site answers with counts alone (confusion matrices: as labelled, relabelled, of resampled groups). Counts of several sites add up,
-draw by draw, to the same test over all of them, stratified by site: `pool_probes`, then `judge_probe`.
+A site answers with counts alone (confusion matrices: as labelled, relabelled, of resampled groups). Counts of several sites add
+up, draw by draw, to the same test over all of them, stratified by site: `pool_probes`, then `judge_probe`.
 
 Legend: n clips · D features · C classes · R draws.
 """
@@ -68,6 +69,9 @@ class ProbeResult:
     low: float | None
     high: float | None
     chance: float | None  # mean over the relabellings
+    needed: (
+        float | None
+    )  # macro-F1 above which labels would count as a signal: the 95 % quantile of the relabellings
     p: float | None
     clips: int
     groups: int
@@ -103,7 +107,9 @@ def grouped_probe(
     rng = np.random.Generator(np.random.PCG64(seed))
     fold = rng.permutation(np.arange(len(names)) % min(FOLDS, len(names)))[member]
     stratum = np.zeros(len(y), np.int64) if stratum is None else np.asarray(stratum)
-    labels = np.concatenate([y[None], y[relabellings(group, stratum, draws, seed)]])  # (1 + R, n), the first as it is
+    labels = np.concatenate(
+        [y[None], y[relabellings(group, stratum, draws, seed)]]
+    )  # (1 + R, n), the first as it is
     predicted = _out_of_fold(x, labels, fold, n_classes)
     counts = np.stack([confusion(t, p, n_classes) for t, p in zip(labels, predicted, strict=True)])
     weight = group_draws(len(names), draws, rng)[:, member]
@@ -129,14 +135,23 @@ def judge_probe(counts: ProbeCounts, *, level: float = 0.95) -> ProbeResult:
     """Does the probe beat relabelled clips? Nothing is said of fewer than `MIN_GROUPS` groups or one reason alone."""
     draws = len(counts.null)
     if counts.groups < MIN_GROUPS or (counts.observed.sum(1) > 0).sum() < 2:
-        return ProbeResult(
-            False, False, None, None, None, None, None, counts.clips, counts.groups, draws
-        )
+        return ProbeResult(False, False, *[None] * 6, clips=counts.clips, groups=counts.groups, draws=draws)
     observed, null = float(macro_f1(counts.observed)), macro_f1(counts.null)
+    needed = float(np.quantile(null, 1 - ALPHA))
     low, high = np.quantile(macro_f1(counts.resampled), [(1 - level) / 2, (1 + level) / 2])
     p = permutation_p(observed, null)
     return ProbeResult(
-        True, p < ALPHA, observed, float(low), float(high), float(null.mean()), p, counts.clips, counts.groups, draws
+        judged=True,
+        signal=p < ALPHA,
+        macro_f1=observed,
+        low=float(low),
+        high=float(high),
+        chance=float(null.mean()),
+        needed=needed,
+        p=p,
+        clips=counts.clips,
+        groups=counts.groups,
+        draws=draws,
     )
 
 

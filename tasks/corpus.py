@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 from prefect import task
 
-from infra.data.manifest import Manifest, load_manifest
+from infra.data.manifest import Manifest, load_manifest, platforms_of
 from infra.data.splits import assign_folds, parts
 from infra.data.synth.config import SYNTH_VERSION, SynthConfig
 from infra.data.synth.corpus import MANIFEST, Namespace, finish, synthesise_noise, synthesise_site
 from infra.digest import digest_json
-from infra.stages import StageResult
+from infra.stages import StageResult, fetch, resolve
 from tasks.progress import StageProgress
 from tasks.runtime import runtime
 from tasks.stage import Job, stage
+
+_TABLE = "clips.csv"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def corpus(job: Job) -> StageResult:
     """File the table of clips with folds and parts."""
     loaded = load_corpus(Path(job.local["manifest"]), job.config["split"])
     table = loaded.table.assign(fold=loaded.folds, part=loaded.parts)
-    table.to_csv(job.out / "clips.csv", index=False, lineterminator="\n")
+    table.to_csv(job.out / _TABLE, index=False, lineterminator="\n")
     return StageResult(
         values={
             "manifest": loaded.manifest.digest,
@@ -110,3 +112,10 @@ def corpus(job: Job) -> StageResult:
             "note": f"{len(table)} clips of {table['group'].nunique()} groups at {len(loaded.manifest.sites)} sites"
         },
     )
+
+
+def read_platforms(uri: str) -> dict[str, str]:
+    """clip_id → platform of a filed corpus."""
+    content = runtime().content
+    table = pd.read_csv(fetch(content, resolve(content, uri), _TABLE), dtype=str, keep_default_na=False)
+    return platforms_of(table)

@@ -7,7 +7,9 @@ import json
 from infra.evaluation.evaluate import evaluate as evaluate_scores
 from infra.stages import StageResult, fetch, resolve
 from models.frames import TEST
-from tasks.baselines import read_baselines
+from tasks.baselines import read_baselines, read_leaky
+from tasks.corpus import read_platforms
+from tasks.gate import no_signal
 from tasks.runtime import runtime
 from tasks.score import read_calibrations, read_scores
 from tasks.stage import Job, stage
@@ -19,7 +21,14 @@ def evaluate(job: Job) -> StageResult:
     scores = read_scores(job.local["federated"]).of_part(TEST)
     others = {name: s.of_part(TEST) for name, s in read_baselines(job.local["baselines"]).items()}
     others["central"] = read_scores(job.local["central"]).of_part(TEST)
-    document = evaluate_scores(scores, read_calibrations(job.local["federated"]), others)
+    document = evaluate_scores(
+        scores,
+        read_calibrations(job.local["federated"]),
+        others,
+        platforms=read_platforms(job.local["corpus"]),
+        no_signal=no_signal(job.local["gate"]),
+        leaky=read_leaky(job.local["baselines"]),
+    )
     # in the document's own order, which the report follows
     (job.out / "evaluation.json").write_text(json.dumps(document, allow_nan=False))
     release = document["release"]

@@ -8,19 +8,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from infra.federation.local.measure import MEASUREMENTS
+from infra.federation.local.probe import PROBE, read_counts
 from infra.federation.local.verdict import let_through
-from infra.federation.local.work import MEASURE_CODE, measure_clips, measuring
+from infra.federation.local.work import (
+    MEASURE_CODE,
+    PROBE_CODE,
+    measure_clips,
+    measuring,
+    probe_clips,
+    probing,
+)
 from infra.stages import StageResult, resolve
+from models.probe import judge_probe, pool_probes
 from tasks.corpus import load_corpus
 from tasks.runtime import runtime
 from tasks.sites import PUBLIC, SiteWork, run_at_sites
 from tasks.stage import Job, stage
 from validation.gate import run_gate
+from validation.suites import NO_SIGNAL
 from validation.verdict import Verdict
 
 
@@ -38,9 +49,23 @@ def measure(manifest: str, split: dict[str, int]) -> dict[str, str]:
     return {site: artifact.uri for site, artifact in made.items()}
 
 
+@task(name="probe", retries=1, retry_delay_seconds=2, timeout_seconds=3600, persist_result=False)
+def probe(manifest: str, split: dict[str, int]) -> dict[str, str]:
+    """Ask at every site whether its reasons can be told apart; counts come back. Returns artifact URIs by site."""
+    loaded = load_corpus(Path(manifest), split)
+    limits, reasons = runtime().settings.limits, loaded.manifest.reasons
+    work = {}
+    for site in loaded.manifest.sites:
+        rows, parts = loaded.rows_of(site), loaded.parts[loaded.table["site"] == site]
+        own = probing(rows, parts.to_numpy(np.int8), loaded.manifest.root, limits, reasons)
+        work[site] = SiteWork(**own.inputs)
+    made = run_at_sites("probe", probe_clips, work, code=PROBE_CODE)
+    return {site: artifact.uri for site, artifact in made.items()}
+
+
 @stage("gate", code=("validation.gate",), timeout_seconds=1800)
 def judge(job: Job) -> StageResult:
-    """Judge the table and the measurements by the suites; file the verdict and its Data Docs."""
+    """Judge the table, the measurements and the sites' probes together by the suites; file the verdict and its Data Docs."""
     rt = runtime()
     loaded = load_corpus(Path(job.local["manifest"]), job.config["split"])
     tables = []
@@ -48,8 +73,15 @@ def judge(job: Job) -> StageResult:
         content = rt.site_content(site)
         tables.append(pd.read_csv(content.fetch(resolve(content, uri).files[MEASUREMENTS])))
     job.progress.update(0.3, "expectations")
+    counts = []
+    for site, uri in job.local["probes"].items():
+        content = rt.site_content(site)
+        counts.append(read_counts(content.fetch(resolve(content, uri).files[PROBE])))
+    pooled = pool_probes(counts)
+    probed = judge_probe(pooled) if pooled is not None else None
     docs = job.space.scratch / "data_docs"
-    verdict = run_gate(loaded.table, pd.concat(tables, ignore_index=True), loaded.parts, docs_dir=docs)
+    measured = pd.concat(tables, ignore_index=True)
+    verdict = run_gate(loaded.table, measured, loaded.parts, docs_dir=docs, probe=probed)
     archive = Path(shutil.make_archive(str(job.space.scratch / "docs"), "zip", docs))
     (job.out / "verdict.json").write_text(verdict.to_json())
     note = f"{len(verdict.rules)} rules, {len(verdict.criticals)} critical, {len(verdict.warnings)} warnings"
@@ -63,6 +95,12 @@ def read_verdict(uri: str) -> Verdict:
     """The verdict a gate stage filed."""
     content = runtime().content
     return Verdict.from_json(content.fetch(resolve(content, uri).files["verdict.json"]).read_text())
+
+
+def no_signal(uri: str) -> str | None:
+    """What the gate's probe found, where it heard no signal in the labels."""
+    found = [f.message for f in read_verdict(uri).warnings if f.rule == NO_SIGNAL]
+    return found[0] if found else None
 
 
 def copy_data_docs(uri: str, folder: Path) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 
 from models.errors import GateError
 from models.frames import PART_NAMES
+from models.probe import ProbeResult
 from validation.context import validate
 from validation.docs import RuleResult
 from validation.expectations.base import NO_PART, is_cry, is_other
@@ -31,7 +33,11 @@ Parts = pd.Series | npt.NDArray[np.integer]
 
 
 def run_gate(
-    manifest_table: pd.DataFrame, measurements: pd.DataFrame, parts: Parts, docs_dir: Path | None = None
+    manifest_table: pd.DataFrame,
+    measurements: pd.DataFrame,
+    parts: Parts,
+    docs_dir: Path | None = None,
+    probe: ProbeResult | None = None,
 ) -> Verdict:
     """Judge the whole federation's rows.
 
@@ -40,16 +46,22 @@ def run_gate(
         measurements: what `measure_site` returned for these rows; order and further rows do not matter.
         parts: (n,) TRAIN, VAL, TEST of each row, by position; negative: in no part.
         docs_dir: folder for the Data Docs.
+        probe: whether the labels carry a signal, judged on the sites' pooled counts; None was not asked.
 
     Raises:
         GateError: a column, a measurement or a part is missing, or a rule could not be evaluated.
         OutputError: the Data Docs cannot be written.
     """
-    return _judge(manifest_table, measurements, parts, "federation", "federation", docs_dir)
+    return _judge(manifest_table, measurements, parts, "federation", "federation", docs_dir, probe)
 
 
 def site_verdict(
-    site: str, rows: pd.DataFrame, measurements: pd.DataFrame, parts: Parts, docs_dir: Path | None = None
+    site: str,
+    rows: pd.DataFrame,
+    measurements: pd.DataFrame,
+    parts: Parts,
+    docs_dir: Path | None = None,
+    probe: ProbeResult | None = None,
 ) -> Verdict:
     """Judge one site's own rows, by the rules they can answer; a pure function of what the site has.
 
@@ -59,7 +71,7 @@ def site_verdict(
         raise GateError(
             f"site {site!r} was handed rows of {', '.join(map(repr, foreign))}: pass its own rows alone"
         )
-    return _judge(rows.assign(site=site), measurements, parts, "site", site, docs_dir)
+    return _judge(rows.assign(site=site), measurements, parts, "site", site, docs_dir, probe)
 
 
 def _judge(
@@ -69,13 +81,15 @@ def _judge(
     scope: Scope,
     name: str,
     docs_dir: Path | None,
+    probe: ProbeResult | None,
 ) -> Verdict:
     table = _join(rows, measurements, parts)
+    probed = asdict(probe) if probe is not None else None
     manifest_columns = [*_MANIFEST, "part", "file_sha256", "audio_sha256"]
     clip_columns = ["path", "role", "site", *MEASURED[1:]]
     results = validate(
         {
-            "manifest": (table[manifest_columns], manifest_suite(scope)),
+            "manifest": (table[manifest_columns], manifest_suite(scope, probed)),
             "clips": (table[clip_columns], clip_suite()),
         },
         docs_dir,
@@ -92,6 +106,7 @@ def _judge(
         rules=tuple(r.rule for r in results),
         sites={str(site): _counts(own) for site, own in table.groupby("site", sort=True)},
         unusable=tuple(table.loc[~table["readable"].astype(bool), "path"]),
+        probe=probed,
     )
 
 

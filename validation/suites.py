@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from validation.expectations import clips, counts, leakage
+from validation.expectations import clips, counts, leakage, signal
 from validation.gx import (
     Column,
     ExpectationSuite,
@@ -21,8 +21,16 @@ Scope = Literal["federation", "site"]
 ROLES = ["cry", "ood_noncry", "noise", "unlabelled"]
 
 
-def manifest_suite(scope: Scope) -> Any:
-    """Rules over the manifest: columns path, label, role, group, site, part, sha256, file_sha256, audio_sha256."""
+NO_SIGNAL = "reason-no-signal"
+
+
+def manifest_suite(scope: Scope, probe: dict[str, Any] | None = None) -> Any:
+    """Rules over the manifest: columns path, label, role, group, site, part, sha256, file_sha256, audio_sha256.
+
+    Args:
+        scope: the whole federation's rows, or one site's.
+        probe: what the probe of the labels found there, if it was run.
+    """
     rules = [
         _rule(
             ExpectColumnValuesToBeUnique(column="path"),
@@ -74,6 +82,12 @@ def manifest_suite(scope: Scope) -> Any:
             counts.ExpectPartsToHoldBothGateSides(per_site=True),
             "site-part-one-sided", "warning", "every part of every site has cries and other sounds",
             "that site is not calibrated or scored by itself; add clips or use fewer folds",
+        ),
+        _rule(
+            signal.ExpectReasonsToCarrySignal(probe=probe),
+            NO_SIGNAL, "warning", "the reasons of cries can be told apart better than by chance",
+            "a model will hardly learn from such labels, and the release holds its reason head back; check who gave them and "
+            "how, or collect ones with an outcome behind them",
         ),
     ]  # fmt: skip
     if scope == "federation":

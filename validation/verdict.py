@@ -54,6 +54,7 @@ class Verdict:
     sites: dict[str, SiteCounts]
     unusable: tuple[str, ...]  # every clip that cannot be decoded: to be skipped under an override
     override_reason: str | None = None
+    probe: dict[str, Any] | None = None  # models.probe.ProbeResult: whether the labels carry a signal
 
     @property
     def released(self) -> bool:
@@ -77,7 +78,9 @@ class Verdict:
                 for f in findings
             )
 
-        return replace(self, criticals=bare(self.criticals), warnings=bare(self.warnings), unusable=())
+        return replace(
+            self, criticals=bare(self.criticals), warnings=bare(self.warnings), unusable=(), probe=None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; equal inputs give equal documents."""

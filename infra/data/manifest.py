@@ -64,6 +64,13 @@ class Manifest:
         return tuple(sorted(set(self.table.loc[self.table["role"] == "cry", "label"])))
 
 
+def platforms_of(table: pd.DataFrame) -> dict[str, str]:
+    """clip_id → platform of a manifest's table, which need not name any."""
+    if "platform" not in table:
+        return {}
+    return {str(sha)[:16]: str(p) for sha, p in zip(table["sha256"], table["platform"], strict=True) if p}
+
+
 def load_manifest(path: Path, *, limits: Limits | None = None) -> Manifest:
     """Read a CSV or Parquet manifest and check every row; files are looked for but not opened.
 

@@ -58,6 +58,7 @@ def evaluate_bundle(
         ManifestError: no labelled clip in that part.
         DataError: none of them could be scored.
     """
+    from infra.data.manifest import platforms_of
     from infra.evaluation.evaluate import evaluate
     from infra.evaluation.protocol import EvaluationConfig
 
@@ -69,6 +70,7 @@ def evaluate_bundle(
         default=release.default_calibration.calibration(),
         config=EvaluationConfig(resamples=resamples),
         system="release",
+        platforms=platforms_of(manifest.table),
     )
     return {
         "bundle": {

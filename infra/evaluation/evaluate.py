@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from infra.evaluation.heads import gate_metrics, reason_metrics
+from infra.evaluation.permutation import permutation_metrics
 from infra.evaluation.protocol import (
     Bench,
     EvaluationConfig,
@@ -36,6 +37,9 @@ def evaluate(
     default: SiteCalibration | None = None,
     config: EvaluationConfig | None = None,
     system: str = SYSTEM,
+    platforms: Mapping[str, str] | None = None,
+    no_signal: str | None = None,
+    leaky: Json | None = None,
 ) -> Json:
     """Every number of the report that comes from scores, each with its protocol and, where it has one, its interval.
 
@@ -48,10 +52,13 @@ def evaluate(
         default: calibration for sites without their own, as in a release.
         config: the protocol's settings.
         system: what `scores` is called in the table of systems.
+        platforms: clip_id → platform, within which labels are permuted; by default, and where one is missing, within sites.
+        no_signal: what the data gate found where its probe heard no signal in the labels: it holds the reason head back.
+        leaky: `infra.leaky.leaky_protocol`, passed through as a warning.
 
     Returns:
-        A JSON document: protocol, counts, gate, reason, abstention, risk_coverage, snr, sites, calibration_spread, systems,
-        release. Undefined numbers are None.
+        A JSON document: protocol, counts, gate, reason, permutation, abstention, risk_coverage, snr, sites, calibration_spread,
+        systems, leaky_warning, release. Undefined numbers are None.
 
     Raises:
         DataError: no labelled clip as recorded is among the rows.
@@ -65,7 +72,7 @@ def evaluate(
         raise DataError(
             "nothing to evaluate: no labelled clip as recorded among the scores; check the manifest's roles and the part"
         )
-    reason = reason_metrics(clean)
+    reason, permutation = reason_metrics(clean), permutation_metrics(clean, platforms)
     rows = site_slices(clean, known)
     systems = {system: _system(clean, clean)}
     for name, other in (baselines or {}).items():
@@ -79,13 +86,17 @@ def evaluate(
         "reasons": list(clean.reasons),
         "gate": gate_metrics(clean),
         "reason": reason,
+        "permutation": permutation,
         "abstention": abstention_metrics(clean),
         "risk_coverage": risk_coverage_metrics(clean),
         "snr": snr_slices(bench),
         "sites": rows,
         "calibration_spread": spread(rows),
         "systems": systems,
-        "release": release_decision(reason, systems.get(MAJORITY), cfg),
+        "leaky_warning": leaky,
+        "release": release_decision(
+            reason, systems.get(MAJORITY), cfg, permutation=permutation, no_signal=no_signal
+        ),
     }
 
 

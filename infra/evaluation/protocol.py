@@ -37,6 +37,8 @@ class EvaluationConfig:
     bins: int = 10
     seed: int = 0
     min_groups: int = 10  # fewer infants in the test part cannot carry a release decision
+    permutations: int = 999
+    alpha: float = 0.05  # the reason head ships only with a permutation p below
 
 
 @dataclass(frozen=True)

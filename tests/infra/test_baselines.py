@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from infra.baselines import clip_table, logistic_regression, majority, support_vector_machine
+from infra.baselines import clip_table, fit_svm, logistic_regression, majority, support_vector_machine
 from infra.data.audio import encode_wav
 from infra.data.mfcc import N_STATISTICS, mfcc_statistics, read_statistics, statistics_of
 from models import metrics
@@ -56,6 +59,28 @@ def test_logistic_regression_hears_pitch_and_noise(table):
     assert set(predicted) == {0, 1}  # reason 2 is in the test part only, so it is never learned
     assert (predicted == table.reason[cries])[table.part[cries] == TRAIN].all()
     assert (scores.view == 0).all()
+
+
+def test_the_svm_hears_pitch_and_noise_too(table):
+    scores = support_vector_machine(table)
+    cries = table.gate == 1
+    assert metrics.auroc(scores.gate_logit, cries) > 0.99
+    predicted = scores.reason_logits[cries].argmax(1)
+    assert set(predicted) == {0, 1}
+    assert (predicted == table.reason[cries])[table.part[cries] == TRAIN].all()
+    assert (support_vector_machine(table).reason_logits == scores.reason_logits).all()
+
+
+def test_margins_choose_what_the_svm_itself_chooses():
+    """One margin a class, two classes or more, and the largest is scikit-learn's own decision."""
+    rng = np.random.default_rng(3)
+    for classes in (2, 4):
+        y = rng.integers(classes, size=120)
+        x = rng.normal(size=(120, 6)) + np.eye(6)[y]
+        out = fit_svm(x, y)(x)
+        own = make_pipeline(StandardScaler(), SVC(gamma="auto", class_weight="balanced")).fit(x, y)
+        assert out.shape == (120, classes)
+        assert (out.argmax(1) == own.predict(x)).all()
 
 
 def test_logistic_regression_is_repeatable(table):

@@ -40,6 +40,7 @@ from infra.federation.local.work import (
     extracting,
     judging,
     measuring,
+    probing,
     scoring,
     site_store,
 )
@@ -96,7 +97,7 @@ class _Rows:
 
 
 def check(data: SiteData) -> GateReply:
-    """Measure the site's clips and judge them; the verdict, its rows and the Data Docs stay in the folder.
+    """Measure and probe the site's clips and judge them; the verdict, its rows and the Data Docs stay in the folder.
 
     Where critical rules are broken, and the site gave no reason to go on, the frames of an earlier gate are withdrawn.
 
@@ -205,7 +206,8 @@ def _rows(data: SiteData) -> _Rows:
 def _judge(data: SiteData, rows: _Rows) -> Verdict:
     own = rows.own
     measured = carry_out(measuring(own.rows, own.root, data.limits), data.folder)
-    judged = carry_out(judging(data.site, own.rows, own.parts, measured, data.folder), data.folder)
+    probed = carry_out(probing(own.rows, own.parts, own.root, data.limits, data.reasons), data.folder)
+    judged = carry_out(judging(data.site, own.rows, own.parts, measured, probed, data.folder), data.folder)
     text = site_store(data.folder).fetch(judged.files[VERDICT]).read_text(encoding="utf-8")
     _show(data.folder, judged, text)
     return Verdict.from_json(text)

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from infra.federation.local.probe import read_counts
 from models.errors import GateError
+from models.probe import judge_probe
 from validation.gate import site_verdict
 from validation.verdict import Verdict, enforce
 
@@ -23,10 +25,17 @@ def config(site: str, rows: pd.DataFrame, parts: npt.NDArray[np.int8]) -> dict[s
 
 
 def compute(
-    out: Path, docs: Path, site: str, rows: pd.DataFrame, parts: npt.NDArray[np.int8], measurements: Path
+    out: Path,
+    docs: Path,
+    site: str,
+    rows: pd.DataFrame,
+    parts: npt.NDArray[np.int8],
+    measurements: Path,
+    probe: Path,
 ) -> dict[str, Any]:
     """Write `verdict.json` (it names files and groups: it stays at the site) and the Data Docs."""
-    verdict = site_verdict(site, rows, pd.read_csv(measurements), parts, docs_dir=docs)
+    probed = judge_probe(read_counts(probe))
+    verdict = site_verdict(site, rows, pd.read_csv(measurements), parts, docs_dir=docs, probe=probed)
     (out / VERDICT).write_text(verdict.to_json(), encoding="utf-8")
     return {"passed": verdict.passed}
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from infra.data.audio import ClipLimits
-from infra.federation.local import frames, measure, score, verdict
+from infra.federation.local import frames, measure, probe, score, verdict
 from infra.stages import Artifact, StageKey, StageResult, Workspace, make_key, run_stage
 from infra.store.content import DirectoryContent
 from models.errors import OutputError
@@ -28,6 +28,7 @@ DOCS: Final = "data_docs"
 
 # the modules that compute each stage; their import closure is part of its key
 MEASURE_CODE: Final = ("infra.federation.local.measure",)
+PROBE_CODE: Final = ("infra.federation.local.probe",)
 VERDICT_CODE: Final = ("infra.federation.local.verdict",)
 FRAMES_CODE: Final = ("infra.federation.local.frames",)
 SCORE_CODE: Final = ("infra.federation.local.score",)
@@ -87,23 +88,43 @@ def measuring(rows: pd.DataFrame, root: Path, limits: ClipLimits) -> Work:
     return Work("measure", MEASURE_CODE, config, {}, measure_clips, arguments)
 
 
-def judging(
-    site: str, rows: pd.DataFrame, parts: npt.NDArray[np.int8], measured: Artifact, folder: Path
+def probing(
+    rows: pd.DataFrame,
+    parts: npt.NDArray[np.int8],
+    root: Path,
+    limits: ClipLimits,
+    reasons: tuple[str, ...],
 ) -> Work:
-    """Judge one site's rows by what was measured of them, which lies in the site's folder."""
+    """Probe whether the reasons of the cries in `rows` can be told apart."""
+    cries = probe.select(rows, parts, reasons)
+    arguments = {"cries": cries, "root": root, "limits": limits, "reasons": reasons}
+    config = probe.config(cries, root, limits, reasons)
+    return Work("probe", PROBE_CODE, config, {}, probe_clips, arguments)
+
+
+def judging(
+    site: str,
+    rows: pd.DataFrame,
+    parts: npt.NDArray[np.int8],
+    measured: Artifact,
+    probed: Artifact,
+    folder: Path,
+) -> Work:
+    """Judge one site's rows by what was measured and probed of them, which lies in the site's folder."""
     store = site_store(folder)
     arguments = {
         "site": site,
         "rows": rows,
         "parts": parts,
         "measurements": store.fetch(measured.files[measure.MEASUREMENTS]),
+        "probe": store.fetch(probed.files[probe.PROBE]),
         "store": store,
     }
     return Work(
         "site-gate",
         VERDICT_CODE,
         verdict.config(site, rows, parts),
-        {"measure": measured.digest},
+        {"measure": measured.digest, "probe": probed.digest},
         judge_clips,
         arguments,
     )
@@ -153,6 +174,11 @@ def scoring(
 def measure_clips(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
     """Stage function of `measuring`."""
     return StageResult(values=measure.compute(space.out, **arguments))
+
+
+def probe_clips(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
+    """Stage function of `probing`."""
+    return StageResult(values=probe.compute(space.out, **arguments))
 
 
 def judge_clips(arguments: Mapping[str, Any], space: Workspace) -> StageResult:
