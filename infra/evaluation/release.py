@@ -94,7 +94,9 @@ def release_decision(
     p, within = permutation["p"], permutation["within"]
     rejected = p is not None and p < cfg.alpha
     tested = (
-        f"labels permuted within {within} score as much with p = {p:.3f}, "
+        "the permutation test is undefined"
+        if p is None
+        else f"labels permuted within {within} score as much with p = {p:.3f}, "
         f"{'below' if rejected else 'not below'} {cfg.alpha:g}"
     )
     return {

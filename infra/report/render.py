@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.report import charts
+from infra.report import charts, signal_charts
 from infra.report.pages import environment, stylesheet
 from infra.report.paper import paper_table, travels
 from models.errors import OutputError
@@ -39,6 +39,7 @@ SYSTEM_NAMES = {
     "release": "This release",
     "central": "Trained centrally",
     "logistic_regression": "Logistic regression, MFCC",
+    "support_vector_machine": "SVM, MFCC",
     "majority": "Majority class",
 }
 _FOLDER = Path(__file__).parent
@@ -82,8 +83,9 @@ def render_html(metrics: Json) -> str:
 
     templates = environment(_FOLDER)
     templates.filters.update(
-        num=num, pct=pct, est=est, seconds=seconds, count=count, system=system_name, when=when, short=short
-    )
+        num=num, pct=pct, est=est, seconds=seconds, count=count, system=system_name, when=when, short=short,
+        interval=interval, span=span,
+    )  # fmt: skip
     evaluation = metrics.get("evaluation")
     sections = (
         "run",
@@ -142,6 +144,7 @@ def _charts(metrics: Json) -> dict[str, str]:
             "share that were right",
         ),
         "site_calibration": charts.site_calibration(sites),
+        "permutation": signal_charts.permutation(e.get("permutation")),
         "abstention_roc": charts.abstention_roc(e.get("abstention")),
         "risk_coverage": charts.risk_coverage(e.get("risk_coverage")),
         "snr": charts.snr(e.get("snr") or []),
@@ -223,6 +226,16 @@ def est(value: Json | None) -> Any:
         else Markup(" <small>{}–{}</small>").format(num(value["low"]), num(value["high"]))
     )
     return Markup("{}{}").format(num(value["value"]), ends)
+
+
+def interval(value: Json) -> Any:
+    """`est` of a macro-F1 that is told as `macro_f1`, `low` and `high`."""
+    return est({"value": value["macro_f1"], "low": value["low"], "high": value["high"]})
+
+
+def span(value: Json) -> Any:
+    """A mean with the least and the most of it, which are no interval."""
+    return est({"value": value["value"], "low": value["least"], "high": value["most"]})
 
 
 def seconds(value: float | None) -> str:

@@ -9,6 +9,7 @@ import sklearn.metrics as sk
 
 from infra.evaluation.evaluate import evaluate, headline
 from infra.evaluation.protocol import EvaluationConfig
+from infra.evaluation.release import release_decision
 from models.calibration import SiteCalibration, calibrate_site
 from models.errors import DataError
 from models.frames import VAL
@@ -115,6 +116,52 @@ def test_a_reason_head_without_signal_does_not_ship(scores_of):
     out = evaluate(scores_of(signal=0.0), config=QUICK)
     assert not out["release"]["ship_reason_head"]
     assert "not above" in out["release"]["why"]
+
+
+def test_labels_are_permuted_within_platform_where_every_cry_has_one(scores_of, document):
+    assert document["permutation"]["within"] == "site"
+    assert document["permutation"]["strata"] == 4
+    assert document["permutation"]["p"] == 1 / 1000
+    assert document["permutation"]["macro_f1"] == document["reason"]["macro_f1"]["value"]
+    assert sum(document["permutation"]["null"]["count"]) == 999
+    ids = [str(c) for c in np.unique(scores_of().clip_id)]
+    two = {c: ("ios", "android")[i % 2] for i, c in enumerate(ids)}
+    named = evaluate(scores_of(), config=QUICK, platforms=two)["permutation"]
+    assert (named["within"], named["strata"]) == ("platform", 2)
+    assert "never across a platform" in named["unit"]
+    cry = str(scores_of().clip_id[scores_of().gate == 1][0])
+    partly = evaluate(scores_of(), config=QUICK, platforms={k: v for k, v in two.items() if k != cry})
+    assert partly["permutation"]["within"] == "site"
+
+
+def test_a_finding_of_the_data_gate_holds_the_reason_head_back(scores_of, document):
+    held = evaluate(scores_of(), config=QUICK, no_signal="labels carry no signal")["release"]
+    assert evaluate(scores_of(), config=QUICK)["release"]["ship_reason_head"]
+    assert not held["ship_reason_head"]
+    assert held["no_signal_in_data"]
+    assert held["why"].endswith("; the data gate: labels carry no signal")
+    assert not document["release"]["no_signal_in_data"]
+
+
+def test_a_permutation_test_that_does_not_reject_holds_the_reason_head_back(document):
+    """Whatever the interval says: the bar is alpha, and p = alpha is not below it."""
+    majority, test = document["systems"]["majority"], document["permutation"]
+    for p, ships in ((0.049, True), (0.05, False), (0.4, False), (None, False)):
+        out = release_decision(document["reason"], majority, QUICK, permutation={**test, "p": p})
+        assert out["ship_reason_head"] is ships, p
+        assert out["permutation_p"] == p
+        assert ("not below 0.05" in out["why"] or p is None) is not ships
+        json.dumps(out, allow_nan=False)
+
+
+def test_the_leaky_score_is_handed_on_and_weighs_nothing(scores_of):
+    warned = evaluate(scores_of(signal=0.0), config=QUICK, leaky={"macro_f1": 1.0})
+    plain = evaluate(scores_of(signal=0.0), config=QUICK)
+    assert warned.pop("leaky_warning") == {"macro_f1": 1.0}
+    assert plain.pop("leaky_warning") is None
+    assert warned == plain
+    assert not warned["release"]["ship_reason_head"]
+    assert "not below 0.05" in warned["release"]["why"]
 
 
 def test_a_handful_of_infants_cannot_carry_a_release(scores_of):

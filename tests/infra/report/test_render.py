@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from infra.report import render
+from infra.report import render, signal_charts
 from infra.report.paper import paper_table
 from infra.report.render import render_html, render_report
 from models.errors import OutputError
@@ -59,11 +59,12 @@ def test_it_is_well_formed_and_has_every_section(html):
     page = parse(html)
     assert len(set(page.ids)) == len(page.ids)
     for heading in (
-        "Side by side", "Data", "Federated training", "Cry or not", "Reasons", "Calibration", "Knowing when not to answer",
+        "Side by side", "Data", "Federated training", "Cry or not", "Reasons", "Is there anything in the labels?", "Calibration",
+        "Knowing when not to answer",
         "In noise, and site by site", "The paper’s claims", "How it came about",
     ):  # fmt: skip
         assert heading in page.headings
-    assert html.count("<svg") == 12
+    assert html.count("<svg") == 13
     assert len(html) < 500_000
     assert "31 January 2025, 14:22 UTC" in html
 
@@ -178,6 +179,50 @@ def test_a_failed_gate_and_its_override_are_shown(metrics):
     assert "data gate overridden" in page
     assert "known duplicate upload" in page
     assert "&lt;b&gt;g7&lt;/b&gt;" in page  # messages are escaped
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Charts take seconds, and these tests are about words."""
+    drawn = dict.fromkeys(render._charts({}), "")
+    monkeypatch.setattr(render, "_charts", lambda _metrics: drawn)
+
+
+def test_the_leaky_score_is_a_warning_and_nothing_else(metrics, undrawn):
+    """It stands in its own box, said not to be a result; the rest of the page does not know of it."""
+    page = render_html(metrics)
+    box = re.search(r'<div class="notice">.*?</div>\n<p class="quiet">.*?</div>\n', page, re.DOTALL).group()
+    assert "A warning, not a result." in box
+    assert "0.987" in box
+    assert "0.976" in box
+    without = render_html({**metrics, "evaluation": {**metrics["evaluation"], "leaky_warning": None}})
+    assert page.replace(box, "") == without
+
+
+def test_the_permutation_test_and_the_probe_are_told(metrics, undrawn):
+    page, test = render_html(metrics), metrics["evaluation"]["permutation"]
+    assert f"p = {test['p']:.3f}" in page
+    assert "within site" in page
+    assert "Only confusion counts left the sites" in page
+    deaf = {**metrics["data_gate"]["probe"], "signal": False, "p": 0.4}
+    page = render_html({**metrics, "data_gate": {**metrics["data_gate"], "probe": deaf}})
+    assert "No signal above chance." in page
+    little = {**deaf, "judged": False, "macro_f1": None, "p": None}
+    page = render_html({**metrics, "data_gate": {**metrics["data_gate"], "probe": little}})
+    assert "No statement." in page
+
+
+def test_an_older_document_without_them_leaves_a_page(metrics, undrawn):
+    older = {k: v for k, v in metrics["evaluation"].items() if k not in ("permutation", "leaky_warning")}
+    gate = {k: v for k, v in metrics["data_gate"].items() if k != "probe"}
+    parse(render_html({**metrics, "evaluation": older, "data_gate": gate}))
+
+
+def test_a_constant_answer_has_a_chart_of_one_bar(metrics):
+    test = metrics["evaluation"]["permutation"]
+    flat = {"mean": 0.175, "quantile_95": 0.175, "edges": [0.175] * 41, "count": [0] * 39 + [999]}
+    drawn = signal_charts.permutation({**test, "macro_f1": 0.175, "p": 1.0, "null": flat})
+    assert "observed 0.175" in drawn
 
 
 def test_what_was_not_measured_is_said_to_be(metrics):
