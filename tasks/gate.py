@@ -99,8 +99,13 @@ def read_verdict(uri: str) -> Verdict:
 
 def no_signal(uri: str) -> str | None:
     """What the gate's probe found, where it heard no signal in the labels."""
-    found = [f.message for f in read_verdict(uri).warnings if f.rule == NO_SIGNAL]
-    return found[0] if found else None
+    verdict = read_verdict(uri)
+    if verdict.probe is None or NO_SIGNAL not in {f.rule for f in verdict.warnings}:
+        return None
+    return (
+        f"labels carry no signal above chance (probe: macro-F1 {verdict.probe['macro_f1']:.3f}, "
+        f"p = {verdict.probe['p']:.3f})"
+    )
 
 
 def copy_data_docs(uri: str, folder: Path) -> None:

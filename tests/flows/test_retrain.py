@@ -33,8 +33,8 @@ from tests.flows.world import PACKAGES, PARAMETERS, Home, Reference, closed_off,
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = {
-    "synthesise", "public pool", "corpus", "measure", "gate", "features", "pool", "pretrain", "cry-gate", "federate",
-    "central",    "calibrate", "score-central", "statistics", "baselines", "evaluate", "membership", "export",
+    "synthesise", "public pool", "corpus", "measure", "probe", "gate", "features", "pool", "pretrain", "cry-gate", "federate",
+    "central", "calibrate", "score-central", "statistics", "baselines", "evaluate", "membership", "export",
 }  # fmt: skip
 CPU_SECONDS_OF_A_HIT = (
     45.0  # the bar is 60 s of an otherwise idle machine; ours may be busy, so processor time is counted
@@ -93,8 +93,15 @@ def test_every_number_of_the_report_is_in_metrics_json(run: Reference) -> None:
         "federated",
         "central",
         "logistic_regression",
+        "support_vector_machine",
         "majority",
     }
+    assert metrics["evaluation"]["permutation"]["within"] == "platform"
+    assert metrics["evaluation"]["leaky_warning"]["systems"].keys() == {
+        "logistic_regression",
+        "support_vector_machine",
+    }
+    assert metrics["data_gate"]["probe"]["judged"]
     assert set(metrics["timings"]) == STAGES
     assert metrics["peak_memory_mb"] > 100
 
@@ -261,7 +268,7 @@ def _code_digests() -> dict[str, str]:
         for value in vars(import_module(info.name)).values():
             if isinstance(value, StageTask):
                 roots[value.name] = value.code
-    for name in ("MEASURE", "FRAMES", "SCORE"):
+    for name in ("MEASURE", "PROBE", "FRAMES", "SCORE"):
         roots[name.lower()] = getattr(site_work, f"{name}_CODE")
     return {name: provenance.code_digest(code) for name, code in roots.items()}
 

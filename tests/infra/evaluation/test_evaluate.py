@@ -124,6 +124,7 @@ def test_labels_are_permuted_within_platform_where_every_cry_has_one(scores_of, 
     assert document["permutation"]["p"] == 1 / 1000
     assert document["permutation"]["macro_f1"] == document["reason"]["macro_f1"]["value"]
     assert sum(document["permutation"]["null"]["count"]) == 999
+    assert np.diff(document["permutation"]["null"]["edges"]).min() > 0
     ids = [str(c) for c in np.unique(scores_of().clip_id)]
     two = {c: ("ios", "android")[i % 2] for i, c in enumerate(ids)}
     named = evaluate(scores_of(), config=QUICK, platforms=two)["permutation"]

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pytest
 
 from infra.data.features import extract_site, load_frames, load_noise_bank, save_frames
 from infra.data.manifest import load_manifest
 from infra.data.splits import assign_folds, parts
+from infra.data.mfcc import read_statistics
 from infra.digest import digest_json
 from infra.federation.base import load_base
 from infra.federation.local import steps
@@ -42,6 +45,7 @@ from models.errors import DataError, FederationError, GateError, ManifestError, 
 from models.frames import TEST, VAL
 from models.local_step import one_thread
 from models.predict import predict
+from models.probe import ProbeCounts, grouped_probe, judge_probe
 from tests.infra.federation.recordings import (
     CANARIES,
     PLAN,
@@ -199,7 +203,8 @@ def test_the_same_digests_as_by_the_functions_alone(world: World, tmp_path: Path
     for site in SITES:
         own = table["site"] == site
         rows, part = table[own], codes[own]
-        verdict = site_verdict(site, rows, measure_site(rows, manifest.root), part)
+        probed = judge_probe(counts_of(rows, part, manifest.root, world.job.reasons))
+        verdict = site_verdict(site, rows, measure_site(rows, manifest.root), part, probe=probed)
         assert answers[GATE][site] == {
             "site": site,
             "passed": True,
@@ -250,12 +255,23 @@ def test_the_pipelines_stages_have_the_sites_keys(world: World) -> None:
         assert found.uri == current(folder).uri
 
 
+def counts_of(
+    rows: pd.DataFrame, part: npt.NDArray[np.int8], root: Path, reasons: tuple[str, ...]
+) -> ProbeCounts:
+    """The probe on a site's cries outside the test part, from its files."""
+    own = rows[(rows["role"] == "cry").to_numpy() & (part != TEST)]
+    x = read_statistics([root / p for p in own["path"]], max_seconds=60, max_bytes=10**7)
+    y = [reasons.index(label) for label in own["label"]]
+    return grouped_probe(x, y, own["group"].to_numpy(str), len(reasons))
+
+
 def test_a_second_run_computes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("computed again")
 
     for module, name in (
         ("measure", "measure_site"),
+        ("probe", "grouped_probe"),
         ("verdict", "site_verdict"),
         ("frames", "extract_site"),
     ):

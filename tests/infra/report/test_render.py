@@ -220,7 +220,12 @@ def test_an_older_document_without_them_leaves_a_page(metrics, undrawn):
 
 def test_a_constant_answer_has_a_chart_of_one_bar(metrics):
     test = metrics["evaluation"]["permutation"]
-    flat = {"mean": 0.175, "quantile_95": 0.175, "edges": [0.175] * 41, "count": [0] * 39 + [999]}
+    flat = {
+        "mean": 0.175,
+        "quantile_95": 0.175,
+        "edges": [0.155 + 0.001 * k for k in range(41)],
+        "count": [0] * 20 + [999] + [0] * 19,
+    }
     drawn = signal_charts.permutation({**test, "macro_f1": 0.175, "p": 1.0, "null": flat})
     assert "observed 0.175" in drawn
 
