@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from infra.data.audio import ClipLimits, read_audio
-from infra.data.mfcc import mfcc_statistics
+from infra.data.mfcc import N_STATISTICS, mfcc_statistics
 from infra.digest import digest_file
 from models.errors import AudioError
 from models.frames import TEST
@@ -62,7 +62,7 @@ def compute(
         statistics.append(mfcc_statistics(wave))
     rows = cries.iloc[heard]
     counts = grouped_probe(
-        np.array(statistics).reshape(len(heard), -1),
+        np.array(statistics).reshape(len(heard), N_STATISTICS),
         [reasons.index(label) for label in rows["label"]],
         rows["group"].to_numpy(str),
         len(reasons),

@@ -17,8 +17,8 @@ import pytest
 
 from infra.data.features import extract_site, load_frames, load_noise_bank, save_frames
 from infra.data.manifest import load_manifest
-from infra.data.splits import assign_folds, parts
 from infra.data.mfcc import read_statistics
+from infra.data.splits import assign_folds, parts
 from infra.digest import digest_json
 from infra.federation.base import load_base
 from infra.federation.local import steps
