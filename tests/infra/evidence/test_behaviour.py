@@ -70,7 +70,7 @@ def trained() -> tuple[CryNet, SiteCalibration]:
     net = CryNet(CFG, ("hungry", "tired"), seed=1)
     batches = GateBatches([site.select(site.part[site.clip] == TRAIN)], public, CFG.log_mel)
     train_gate(net, batches, GateConfig(steps=150, batch_size=8, lr=3e-3, energy_weight=0.1), seed=0)
-    judged = predict(net, site.select(site.part[site.clip] == VAL), pooling="mean")
+    judged = predict(net, site.select(site.part[site.clip] == VAL))
     return net, calibrate_site(judged, site="ward")
 
 

@@ -87,7 +87,7 @@ def test_a_network_is_kept_where_it_is_asked_for_and_is_the_one_that_was_scored(
     parts = fold_parts(loaded.rows, loaded.folds, kept.fold)
     name = sorted(loaded.frames.judge)[1]
     site = replace(loaded.frames.judge[name], part=parts[(loaded.rows["site"] == name).to_numpy()])
-    scored = predict(net, site.select(site.part[site.clip] == TEST), pooling="soft_maximum")
+    scored = predict(net, site.select(site.part[site.clip] == TEST))
     filed = again[1].select(again[1].site == name)
     np.testing.assert_allclose(scored.gate_logit, filed.gate_logit, atol=1e-5)
 
