@@ -39,7 +39,7 @@ class AugmentConfig:
     snr_low: float = -5.0  # dB
     snr_high: float = 20.0
     snr_spread: float = (
-        0.0  # standard deviation in dB of a recording's frames about its SNR: their levels differ
+        6.0  # standard deviation in dB of a recording's frames about its SNR: their levels differ
     )
     clean_share: float = 0.3  # frames without noise
     microphone: float = (
