@@ -8,6 +8,7 @@ from typing import Final
 
 from infra.evidence.cells import Arm, Cell
 from infra.evidence.folds import FOLDS
+from infra.evidence.gate import RESAMPLES
 from infra.evidence.hearing import HearingConfig
 from infra.evidence.soundscape import SoundscapeConfig
 from models.gate_step import GateConfig
@@ -26,6 +27,7 @@ class Plan:
     seeds: tuple[int, ...] = (1, 2, 3)
     leave_out: Arm = CENTRAL  # trained once without each class of public noise
     hearing: HearingConfig = field(default_factory=HearingConfig)  # what the networks are played afterwards
+    resamples: int = RESAMPLES  # of the bootstraps of scores
     quick: bool = False
 
     @property
@@ -62,6 +64,6 @@ QUICK: Final = Plan(
     hearing=HearingConfig(
         soundscape=SoundscapeConfig(hours=0.05, rest_s=(5.0, 15.0)), cries_per_group=1, probes=4, resamples=100,
     ),
-    quick=True,
+    resamples=200, quick=True,
 )  # fmt: skip
 """A look at the machinery; its scores mean nothing."""

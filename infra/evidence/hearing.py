@@ -227,6 +227,7 @@ def _behaviour(networks: Networks, cfg: HearingConfig, cache: Path, command: str
         "Calibrations are fitted on the out-of-fold scores of the other folds' clips."
     )
     document["name"] = networks.name
+    document["cries"]["synthetic"] = bool(networks.rows["corpus"].str.startswith("synth").all())
     write_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode())
     return {**document, "command": command}
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from infra.evaluation.protocol import EvaluationConfig
 from infra.evaluation.storage import load_scores
 from infra.evidence.abstention import abstention_evidence
 from infra.evidence.arms import CENTRAL, FEDERATED, PLAIN, Plan
@@ -65,9 +66,10 @@ def write_evidence(
     suspects = suspects_document(loaded, lead)
     pages.put("suspects", suspects, render_suspects, without="pictures")
     on_work("abstention")
-    pages.put(
-        "abstention", abstention_evidence(lead, name="recordings", command=plan.command), render_abstention
+    abstention = abstention_evidence(
+        lead, name="recordings", command=plan.command, config=EvaluationConfig(resamples=plan.resamples)
     )
+    pages.put("abstention", abstention, render_abstention)
     on_work("sounds")
     for name, render in ((BEHAVIOUR, render_behaviour), (LONG_RECORDINGS, render_long_recordings)):
         if name in heard.documents:
@@ -132,8 +134,8 @@ def _document(
             left[cell.without] = load_scores(path)
         else:
             missing.append(f"without {cell.without}")
-    gate = gate_document(arms)
-    left_out = {**left_out_document(left), "seed": plan.seeds[0]}
+    gate = gate_document(arms, plan.resamples)
+    left_out = {**left_out_document(left, plan.resamples), "seed": plan.seeds[0]}
     lead = CENTRAL.name if CENTRAL.name in arms else next(iter(arms))
     federated = next((arm for arm in plan.arms if arm.federated), None)
     net = world.network(CENTRAL.base)

@@ -61,7 +61,7 @@ def test_what_is_missing_is_on_the_page_and_no_page_is_left_over(
     for name in ("render_abstention", "render_suspects"):
         monkeypatch.setattr(write, name, lambda *_: "")
     real = write.gate_document
-    monkeypatch.setattr(write, "gate_document", lambda arms: real(arms, resamples=20))
+    monkeypatch.setattr(write, "gate_document", lambda arms, _resamples: real(arms, 20))
     monkeypatch.setattr(write, "upload_bytes", lambda *_: 1_000_000)
     out = tmp_path / "out"
     out.mkdir()
