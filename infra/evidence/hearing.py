@@ -216,7 +216,7 @@ def _behaviour(networks: Networks, cfg: HearingConfig, cache: Path, command: str
     if path.is_file():
         return {**json.loads(path.read_text()), "command": command}
     judges = [
-        Judge(panel.of_network(networks.load(fold)), calibration, "soft_maximum")
+        Judge(panel.of_network(networks.load(fold)), calibration)
         for fold, calibration in enumerate(networks.calibrations)
     ]
     document = behaviour_document(

@@ -34,12 +34,12 @@ class Judge:
     Attributes:
         answers: `of_network`, or an exported graph's.
         calibration: fitted on clips pooled as `pooling` says.
-        pooling: how a clip's score comes from its frames.
+        pooling: how a clip's score comes from its frames, by default as in `models.predict`.
     """
 
     answers: Answers
     calibration: SiteCalibration
-    pooling: Pooling = "mean"
+    pooling: Pooling = "soft_maximum"
 
 
 @dataclass(frozen=True)
