@@ -201,7 +201,7 @@ def held_out_cries(networks: Networks, most: int) -> list[Cry]:
     cries = [
         Cry(
             read_audio(networks.root / str(row.path), max_seconds=limits.max_clip_seconds, max_bytes=limits.max_file_bytes),
-            group=str(row.group), judge=int(row.fold),
+            group=str(row.group), judge=int(str(row.fold)),
         )
         for row in chosen.itertuples()
     ]  # fmt: skip

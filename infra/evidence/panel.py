@@ -107,7 +107,7 @@ class Panel:
             here = np.flatnonzero(of == k)
             if not len(here):
                 continue
-            logit, energy = _scores(judge, [waves[i] for i in here])
+            logit, energy = _scores(judge, [waves[int(i)] for i in here])
             p[here] = judge.calibration.gate_probability(logit)
             cry[here] = p[here] >= judge.calibration.gate_threshold
             abstains[here] = judge.calibration.abstains(energy)
