@@ -135,7 +135,8 @@ def judge_probe(counts: ProbeCounts, *, level: float = 0.95) -> ProbeResult:
     """Does the probe beat relabelled clips? Nothing is said of fewer than `MIN_GROUPS` groups or one reason alone."""
     draws = len(counts.null)
     if counts.groups < MIN_GROUPS or (counts.observed.sum(1) > 0).sum() < 2:
-        return ProbeResult(False, False, *[None] * 6, clips=counts.clips, groups=counts.groups, draws=draws)
+        nothing = dict.fromkeys(("macro_f1", "low", "high", "chance", "needed", "p"))
+        return ProbeResult(False, False, **nothing, clips=counts.clips, groups=counts.groups, draws=draws)
     observed, null = float(macro_f1(counts.observed)), macro_f1(counts.null)
     needed = float(np.quantile(null, 1 - ALPHA))
     low, high = np.quantile(macro_f1(counts.resampled), [(1 - level) / 2, (1 + level) / 2])
