@@ -45,6 +45,12 @@ def baseline(rows: pd.DataFrame, root: Path, train: np.ndarray) -> tuple[Scorer,
     return scorer, digest_json(["logistic regression on MFCC, seconds", sorted(learned["sha256"])])
 
 
+def calibrated(release: Release) -> Scorer:
+    """The release's calibrated log-odds of a cry, by frame."""
+    raw, calibration = of_graph(release.graph.run), release.calibration
+    return lambda frames: calibration.gate_log_odds(raw(frames))
+
+
 def main() -> None:
     """Listen, tune, report."""
     quiet.apply()
@@ -65,7 +71,7 @@ def main() -> None:
     manifest = load_manifest(options.manifest)
     rows = judged(manifest.table)
     folds = evidence_folds(rows)
-    release, temperature = None, 1.0
+    release = None
     if options.bundle:
         bundle = load_bundle(options.bundle)
         data = bundle.manifest.data
@@ -74,14 +80,13 @@ def main() -> None:
                 f"{options.bundle} did not learn from {options.manifest}: its test fold is not known"
             )
         release = Release(bundle)
-        temperature = release.calibration.gate_temperature
         folds = assign_folds(rows, n_folds=data.n_folds, seed=data.fold_seed).to_numpy()
         options.folds = [data.test_fold]
     cfg = replace(SoundscapeConfig(), hours=options.hours)
     tracks: dict[str, list[Track]] = {"tune": [], "test": []}
     for fold in range(FOLDS) if options.folds is None else options.folds:
         if release is not None:
-            scorer, what = of_graph(release.graph.run), release.bundle.digest
+            scorer, what = calibrated(release), release.bundle.digest
         else:
             scorer, what = baseline(rows, manifest.root, folds != fold)
 
@@ -104,7 +109,7 @@ def main() -> None:
             tracks[half].append(track)
     print(file=sys.stderr)
     document = long_recordings_document(
-        tracks["tune"], tracks["test"], limits=Limits(per_hour=options.per_hour), temperature=temperature,
+        tracks["tune"], tracks["test"], limits=Limits(per_hour=options.per_hour),
         command=f"python -m benchmarks.long_recordings --hours {options.hours:g} --seed {options.seed}"
         + (" --bundle RELEASE" if options.bundle else "") + " --manifest MANIFEST --out PAGE",
     )  # fmt: skip

@@ -2,13 +2,14 @@
 
 Pure functions of one site's scores, so that they run at the site; what leaves it is a `SiteCalibration`: a handful of numbers.
 
-Temperature T divides logits (Guo et al. 2017). In β = 1/T the negative log-likelihood is convex, and a Gaussian prior on β of
+Temperature T divides logits (Guo et al. 2017); the gate has a bias too (Platt 1999), because it learned from as many cries as
+non-cries, which no site has. In β = 1/T the negative log-likelihood is convex, and a Gaussian prior on β of
 mean 1 and standard deviation 1 (worth less than one clip) keeps a perfectly separated handful of clips from asking for T = 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class SiteCalibration:
 
     Attributes:
         site: its name.
-        gate_temperature: p(cry) = sigmoid(gate_logit / T).
+        gate_temperature, gate_bias: p(cry) = sigmoid(gate_logit / T + b).
         reason_temperature: p(reason) = softmax(reason_logits / T).
         gate_threshold: call it a cry if p(cry) ≥ this; balances sensitivity and specificity.
         energy_threshold: abstain if energy > this; None never abstains. 95 % of validation cries lie at or below it.
@@ -54,6 +55,7 @@ class SiteCalibration:
     reason_fitted: bool = False
     energy_fitted: bool = False
     notes: tuple[str, ...] = ()
+    gate_bias: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -67,14 +69,18 @@ class SiteCalibration:
             DataError: a field is missing or unknown.
         """
         names = {f.name for f in fields(cls)}
-        if set(raw) != names:
+        if set(raw) | {"gate_bias"} != names:  # of a release that had none
             odd = ", ".join(sorted(set(raw) ^ names))
             raise DataError(f"calibration of site {raw.get('site', '?')!r}: missing or unknown fields: {odd}")
         return cls(**{**raw, "notes": tuple(raw["notes"])})
 
     def gate_probability(self, gate_logit: npt.ArrayLike) -> Floats:
         """Calibrated p(cry), shape of the input."""
-        return sigmoid(np.asarray(gate_logit, np.float64) / self.gate_temperature)
+        return sigmoid(self.gate_log_odds(gate_logit))
+
+    def gate_log_odds(self, gate_logit: npt.ArrayLike) -> Floats:
+        """Calibrated log-odds of a cry, shape of the input."""
+        return np.asarray(np.asarray(gate_logit, np.float64) / self.gate_temperature + self.gate_bias)
 
     def reason_probabilities(self, reason_logits: npt.ArrayLike) -> Floats:
         """Calibrated p(reason) over the last axis."""
@@ -96,20 +102,39 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     Returns:
         T in [0.05, 20], by safeguarded Newton steps on a convex function: deterministic, to about 1e-10.
     """
+    return federated_temperature([lambda beta: likelihood_slope(logits, truth, beta)])
+
+
+def likelihood_slope(logits: npt.ArrayLike, truth: npt.ArrayLike, beta: float) -> tuple[float, float]:
+    """First and second derivative of the negative log-likelihood in β = 1/T: sums over clips, all that a site has to tell.
+
+    Args:
+        logits: (n,) of the gate, or (n, C) of the reasons.
+        truth: (n,) 0 or 1, or class indices.
+        beta: where.
+    """
     z = np.asarray(logits, np.float64)
     y = np.asarray(truth, np.int64)
     if y.size == 0:
-        return 1.0
+        return 0.0, 0.0
     if z.ndim == 1:
         z = np.stack([np.zeros_like(z), z], -1)  # the gate is a two-class softmax with one logit fixed at 0
-    at_truth = z[np.arange(y.size), y]
+    p = softmax(beta * z)
+    mean = (p * z).sum(-1)
+    first = (mean - z[np.arange(y.size), y]).sum()
+    return float(first), float(((p * z**2).sum(-1) - mean**2).sum())
+
+
+def federated_temperature(sites: Sequence[Callable[[float], tuple[float, float]]]) -> float:
+    """The temperature of all sites' clips together, from their sums alone: `fit_temperature` of the clips in one place.
+
+    Args:
+        sites: each answers `likelihood_slope` of its own clips at a β; a step of Newton's is one round of two numbers a site.
+    """
 
     def slope(beta: float) -> tuple[float, float]:
-        p = softmax(beta * z)
-        mean = (p * z).sum(-1)
-        first = (mean - at_truth).sum() + (beta - 1.0)
-        second = ((p * z**2).sum(-1) - mean**2).sum() + 1.0
-        return float(first), float(second)
+        answers = [ask(beta) for ask in sites]
+        return sum(a for a, _ in answers) + beta - 1.0, sum(b for _, b in answers) + 1.0
 
     low, high, beta = 1.0 / _T_MAX, 1.0 / _T_MIN, 1.0
     for _ in range(100):
@@ -121,6 +146,73 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
             break
         beta = following
     return 1.0 / beta
+
+
+@dataclass(frozen=True)
+class Affine:
+    """p(cry) = sigmoid(logit / T + b): the temperature and bias of a gate (Platt scaling)."""
+
+    temperature: float = 1.0
+    bias: float = 0.0
+
+    def probability(self, logit: npt.ArrayLike) -> Floats:
+        """Shape of the input."""
+        return sigmoid(np.asarray(logit, np.float64) / self.temperature + self.bias)
+
+
+def affine_sums(logit: npt.ArrayLike, truth: npt.ArrayLike, at: Floats) -> Floats:
+    """Sums over a site's clips at (β, b): negative log-likelihood, its gradient and the upper half of its Hessian, (6,).
+
+    That is all a site has to tell for a fit of all sites together.
+    """
+    x = np.asarray(logit, np.float64)
+    y = np.asarray(truth, np.float64)
+    z = at[0] * x + at[1]
+    p = sigmoid(z)
+    w = p * (1.0 - p)
+    loss = (np.logaddexp(0.0, z) - y * z).sum()
+    return np.array(
+        [loss, ((p - y) * x).sum(), (p - y).sum(), (w * x * x).sum(), (w * x).sum(), w.sum()], np.float64
+    )
+
+
+def fit_affine(sites: Sequence[Callable[[Floats], Floats]]) -> Affine:
+    """Temperature and bias with the least negative log-likelihood over sites, under Gaussian priors: β = 1/T about 1, b about 0.
+
+    Args:
+        sites: each answers `affine_sums` of its own clips; one site alone is fitted the same way.
+
+    Returns:
+        The fit, T within its bounds, by damped Newton steps on a strictly convex function.
+    """
+
+    def ask(at: Floats) -> Floats:
+        beta, bias = at
+        total = np.sum([site(at) for site in sites], axis=0) if sites else np.zeros(6)
+        prior = [((beta - 1.0) ** 2 + bias**2) / 2, beta - 1.0, bias, 1.0, 0.0, 1.0]
+        return np.asarray(total + prior, np.float64)
+
+    at = np.array([1.0, 0.0])
+    here = ask(at)
+    for _ in range(100):
+        hessian = np.array([[here[3], here[4]], [here[4], here[5]]])
+        step = np.linalg.solve(hessian, here[1:3])
+        size, moved = 1.0, at
+        while size > 1e-10:
+            moved = np.array(
+                [np.clip(at[0] - size * step[0], 1 / _T_MAX, 1 / _T_MIN), at[1] - size * step[1]]
+            )
+            there = ask(moved)
+            if there[0] <= here[0]:
+                break
+            size /= 2
+        else:
+            break
+        still = bool(np.abs(moved - at).max() < 1e-12)
+        at, here = moved, there
+        if still:
+            break
+    return Affine(1.0 / float(at[0]), float(at[1]))
 
 
 def balanced_threshold(score: npt.ArrayLike, positive: npt.ArrayLike, *, even: float = 0.0) -> float:
@@ -185,13 +277,14 @@ def calibrate_site(
     if min(out.n_cries, out.n_noncries) >= MIN_PER_SIDE:
         sides = cry | noncry
         logit, truth = np.asarray(scores.gate_logit, np.float64)[sides], gate[sides] == 1
-        t = fit_temperature(logit, truth)
-        threshold = float(sigmoid(balanced_threshold(logit, truth) / t))
-        out = replace(out, gate_temperature=t, gate_threshold=threshold, gate_fitted=True)
+        fit = fit_affine([lambda at: affine_sums(logit, truth, at)])
+        out = replace(out, gate_temperature=fit.temperature, gate_bias=fit.bias, gate_fitted=True)
+        threshold = float(sigmoid(balanced_threshold(out.gate_log_odds(logit), truth)))
+        out = replace(out, gate_threshold=threshold)
     else:
         notes.append(
             f"gate: {out.n_cries} cries and {out.n_noncries} non-cries in validation, {MIN_PER_SIDE} of each are needed; "
-            "T = 1, threshold 0.5"
+            "T = 1, b = 0, threshold 0.5"
         )
 
     logits = np.asarray(scores.reason_logits, np.float64)
@@ -217,7 +310,7 @@ def calibrate_site(
 def pool_calibrations(calibrations: Sequence[SiteCalibration]) -> SiteCalibration:
     """A default for sites without their own, from what the sites published: no clip is needed for it.
 
-    Temperatures: geometric mean; thresholds: median; each over the sites that fitted the value.
+    Temperatures: geometric mean; biases: mean; thresholds: median; each over the sites that fitted the value.
     """
     gate = [c for c in calibrations if c.gate_fitted]
     reason = [c for c in calibrations if c.reason_fitted]
@@ -238,6 +331,7 @@ def pool_calibrations(calibrations: Sequence[SiteCalibration]) -> SiteCalibratio
         reason_fitted=bool(reason),
         energy_fitted=bool(energy),
         notes=(f"pooled over {len(calibrations)} sites",),
+        gate_bias=float(np.mean([c.gate_bias for c in gate])) if gate else 0.0,
     )
 
 
@@ -248,7 +342,10 @@ def with_fallback(own: SiteCalibration, pooled: SiteCalibration) -> SiteCalibrat
     """
     out = own
     if not own.gate_fitted and pooled.gate_fitted:
-        out = replace(out, gate_temperature=pooled.gate_temperature, gate_threshold=pooled.gate_threshold)
+        out = replace(
+            out, gate_temperature=pooled.gate_temperature, gate_bias=pooled.gate_bias,
+            gate_threshold=pooled.gate_threshold,
+        )  # fmt: skip
     if not own.reason_fitted and pooled.reason_fitted:
         out = replace(out, reason_temperature=pooled.reason_temperature)
     if not own.energy_fitted and pooled.energy_fitted:

@@ -56,6 +56,7 @@ class CalibrationDocument(_Document):
 
     site: str = ""
     gate_temperature: Temperature = 1.0
+    gate_bias: float = Field(default=0.0, ge=-100.0, le=100.0)
     reason_temperature: Temperature = 1.0
     gate_threshold: Probability = 0.5
     energy_threshold: float | None = None

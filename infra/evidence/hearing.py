@@ -238,13 +238,13 @@ def _asked(cfg: HearingConfig) -> Json:
 
 def _tracks(networks: Networks, fold: int, cfg: HearingConfig, cache: Path) -> dict[Any, long_track.Track]:
     """A fold's tuning and test hours; logits are calibrated, so that those of several networks are on one scale."""
-    temperature = networks.calibrations[fold].gate_temperature
+    calibration = networks.calibrations[fold]
     score: long_track.Scorer | None = None
 
     def calibrated(frames: npt.NDArray[np.float32]) -> npt.NDArray:
         nonlocal score
         score = score or long_track.of_network(networks.load(fold))  # not loaded where all was heard before
-        return score(frames) / temperature
+        return calibration.gate_log_odds(score(frames))
 
     return fold_tracks(
         networks.rows, networks.root, networks.folds, fold, calibrated, networks.digest(fold), cache,

@@ -14,6 +14,7 @@ from infra.evaluation.protocol import EvaluationConfig
 from infra.evaluation.storage import load_scores
 from infra.evidence.abstention import abstention_evidence
 from infra.evidence.arms import CENTRAL, FEDERATED, PLAIN, Plan
+from infra.evidence.calibration import calibration_document
 from infra.evidence.cell_files import CellFiles
 from infra.evidence.cells import Cell
 from infra.evidence.gate import Seeds, gate_document, left_out_document, out_of_fold
@@ -22,6 +23,7 @@ from infra.evidence.suspects import suspects_document
 from infra.evidence.world import World, WorldConfig, load_world
 from infra.report.abstention import render_abstention
 from infra.report.behaviour import render_behaviour
+from infra.report.calibration import render_calibration
 from infra.report.gate_evidence import render_gate
 from infra.report.long_recordings import render_long_recordings
 from infra.report.pages import navigation
@@ -58,7 +60,7 @@ def write_evidence(
         raise DataError(f"no arm in {cells} has a seed with all its folds: train first")
     on_work("the gate")
     document = _document(loaded, config, plan, cells, arms, missing, heard)
-    shown = ["evidence", "abstention", "suspects", *(HEARD[name] for name in heard.documents)]
+    shown = ["evidence", "abstention", "calibration", "suspects", *(HEARD[name] for name in heard.documents)]
     pages = _Pages(out, shown, plan.quick)
     pages.put("evidence", document, render_gate)
     lead = arms.get(FEDERATED.name) or next(iter(arms.values()))
@@ -70,6 +72,8 @@ def write_evidence(
         lead, name="recordings", command=plan.command, config=EvaluationConfig(resamples=plan.resamples)
     )
     pages.put("abstention", abstention, render_abstention)
+    on_work("calibration")
+    pages.put("calibration", calibration_document(lead, plan.command), render_calibration)
     on_work("sounds")
     for name, render in ((BEHAVIOUR, render_behaviour), (LONG_RECORDINGS, render_long_recordings)):
         if name in heard.documents:

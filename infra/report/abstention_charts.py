@@ -17,6 +17,7 @@ from infra.report.figures import (
     PAPER,
     RULE,
     VIOLET,
+    box,
     draw,
     named,
     styled,
@@ -222,7 +223,7 @@ def cross_site(table: Json, key: str) -> str:
             colour = BLUE if key == "kept" else ORANGE
             # what is missing is what matters: the fuller the colour, the fewer are kept (or refused)
             alpha = 0.06 + 0.8 * min(1.0, (1 - cell["value"]) / (0.4 if key == "kept" else 1.0))
-            ax.add_patch(_box(j, i, color=colour, alpha=alpha))
+            ax.add_patch(box(j, i, color=colour, alpha=alpha))
             ax.annotate(
                 f"{100 * cell['value']:.0f}",
                 (j, i),
@@ -232,7 +233,7 @@ def cross_site(table: Json, key: str) -> str:
                 color=PAPER if alpha > 0.55 else INK,
             )
             if i == j:
-                ax.add_patch(_box(j, i, fill=False, edgecolor=INK, linewidth=1.2))
+                ax.add_patch(box(j, i, fill=False, edgecolor=INK, linewidth=1.2))
     ax.set_xlim(-0.5, len(to) - 0.5)
     ax.set_ylim(len(cross["from"]) - 0.5, -0.5)
     short = [name.removeprefix("site") or name for name in to]
@@ -247,9 +248,3 @@ def cross_site(table: Json, key: str) -> str:
     for side in ax.spines.values():
         side.set_visible(False)
     return svg(figure, f"cross-site-{key}", f"Threshold of every site at every other site: {key}")
-
-
-def _box(j: int, i: int, **options: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, **options)

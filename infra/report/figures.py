@@ -78,16 +78,25 @@ def styled(chart: Callable[P, str]) -> Callable[P, str]:
     return inside
 
 
-def draw(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of `columns` axes side by side, in inches."""
+def draw(
+    width: float, height: float, columns: int = 1, rows: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `columns` axes side by side, in `rows` rows, in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(1, columns, squeeze=False, **options)
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
     figure.patch.set_visible(False)
-    for ax in grid[0]:
+    for ax in grid.flat:
         ax.patch.set_visible(False)
-    return figure, list(grid[0])
+    return figure, list(grid.flat)
+
+
+def box(column: int, row: int, **options: Any) -> Any:
+    """A cell of a matrix that is drawn in units of its cells."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, **options)
 
 
 def svg(figure: Figure, name: str, description: str) -> str:

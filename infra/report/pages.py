@@ -17,6 +17,7 @@ _FOLDER = Path(__file__).parent
 EVIDENCE: Final = {
     "evidence": "The gate",
     "abstention": "Abstention",
+    "calibration": "Calibration",
     "behaviour": "Behaviour",
     "long_recordings": "Long recordings",
     "suspects": "Clips to listen to",

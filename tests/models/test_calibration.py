@@ -9,11 +9,16 @@ from scipy.optimize import minimize_scalar
 
 from models import metrics
 from models.calibration import (
+    Affine,
     SiteCalibration,
+    affine_sums,
     balanced_threshold,
     calibrate_site,
     energy_threshold,
+    federated_temperature,
+    fit_affine,
     fit_temperature,
+    likelihood_slope,
     pool_calibrations,
     with_fallback,
 )
@@ -181,3 +186,52 @@ def test_json_round_trip():
     del raw["gate_threshold"]
     with pytest.raises(DataError, match="gate_threshold"):
         SiteCalibration.from_dict(raw)
+
+
+def _sites(seed=0, sizes=(30, 60, 200)):
+    rng = np.random.default_rng(seed)
+    out = []
+    for n in sizes:
+        logit = rng.normal(0, 3, n)
+        out.append((logit, (rng.random(n) < metrics.sigmoid(logit / 2.0 - 1.0)).astype(int)))
+    return out
+
+
+def test_a_fit_from_sums_is_the_fit_of_all_clips_in_one_place():
+    sites = _sites()
+    apart = fit_affine([lambda at, s=s: affine_sums(*s, at) for s in sites])
+    logit, truth = (np.concatenate(x) for x in zip(*sites, strict=True))
+    together = fit_affine([lambda at: affine_sums(logit, truth, at)])
+    assert apart.temperature == pytest.approx(together.temperature, rel=1e-9)
+    assert apart.bias == pytest.approx(together.bias, rel=1e-9)
+    slopes = federated_temperature([lambda b, s=s: likelihood_slope(*s, b) for s in sites])
+    assert slopes == pytest.approx(fit_temperature(logit, truth), rel=1e-9)
+
+
+def test_temperature_and_bias_are_found_again_and_the_gradient_is_zero_there():
+    (found,) = [fit_affine([lambda at, s=s: affine_sums(*s, at)]) for s in _sites(sizes=(20_000,))]
+    assert found.temperature == pytest.approx(2.0, rel=0.05)
+    assert found.bias == pytest.approx(-1.0, abs=0.06)
+    at = np.array([1 / found.temperature, found.bias])
+    prior = np.array([at[0] - 1.0, at[1]])
+    np.testing.assert_allclose(affine_sums(*_sites(sizes=(20_000,))[0], at)[1:3] + prior, 0.0, atol=1e-6)
+
+
+def test_the_sums_are_derivatives():
+    site, at, h = _sites()[0], np.array([0.7, -0.3]), 1e-5
+    here = affine_sums(*site, at)
+    for k in range(2):
+        step = np.eye(2)[k] * h
+        up, down = affine_sums(*site, at + step), affine_sums(*site, at - step)
+        assert here[1 + k] == pytest.approx((up[0] - down[0]) / (2 * h), rel=1e-5)
+        second = (up[1:3] - down[1:3]) / (2 * h)
+        assert second == pytest.approx(here[[3, 4]] if k == 0 else here[[4, 5]], rel=1e-4)
+
+
+def test_separated_clips_and_no_clips_give_a_finite_fit():
+    split = fit_affine([lambda at: affine_sums([-9.0, -8.0, 8.0, 9.0], [0, 0, 1, 1], at)])
+    assert 0.05 <= split.temperature < 1.0
+    assert abs(split.bias) < 0.2
+    assert fit_affine([]) == Affine(1.0, 0.0)
+    all_cries = fit_affine([lambda at: affine_sums(np.zeros(50), np.ones(50, int), at)])
+    assert 0 < all_cries.bias < 10

@@ -97,6 +97,7 @@ class CalibrationReply(_Travels):
     gate_threshold: float | None
     reason_temperature: float | None
     energy_threshold: float | None
+    gate_bias: float | None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used.
@@ -109,6 +110,7 @@ class CalibrationReply(_Travels):
             ("gate_threshold", 0.0, 1.0),
             ("reason_temperature", 1e-3, 1e3),
             ("energy_threshold", -1e6, 1e6),
+            ("gate_bias", -100.0, 100.0),
         ):
             value = getattr(self, name)
             if value is None:
@@ -117,8 +119,10 @@ class CalibrationReply(_Travels):
                 raise UpdateRejected(
                     f"site {self.site!r}: {name} is {value!r}, not a number in [{low:g}, {high:g}]"
                 )
-        if (self.gate_temperature is None) != (self.gate_threshold is None):
-            raise UpdateRejected(f"site {self.site!r}: the gate's temperature and threshold belong together")
+        if len({x is None for x in (self.gate_temperature, self.gate_bias, self.gate_threshold)}) > 1:
+            raise UpdateRejected(
+                f"site {self.site!r}: the gate's temperature, bias and threshold belong together"
+            )
 
     @classmethod
     def of(cls, own: SiteCalibration) -> CalibrationReply:
@@ -129,6 +133,7 @@ class CalibrationReply(_Travels):
             gate_threshold=own.gate_threshold if own.gate_fitted else None,
             reason_temperature=own.reason_temperature if own.reason_fitted else None,
             energy_threshold=own.energy_threshold if own.energy_fitted else None,
+            gate_bias=own.gate_bias if own.gate_fitted else None,
         )
 
     def calibration(self) -> SiteCalibration:
@@ -143,6 +148,7 @@ class CalibrationReply(_Travels):
             gate_fitted=self.gate_temperature is not None,
             reason_fitted=self.reason_temperature is not None,
             energy_fitted=self.energy_threshold is not None,
+            gate_bias=_or(self.gate_bias, blank.gate_bias),
         )
 
 

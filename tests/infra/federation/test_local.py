@@ -372,6 +372,8 @@ def test_a_manifest_without_the_site_or_a_plan_without_values_is_refused(
         (FeaturesReply, {"features": "../../etc/passwd"}),
         (CalibrationReply, {"gate_temperature": float("nan")}),
         (CalibrationReply, {"gate_temperature": None}),
+        (CalibrationReply, {"gate_bias": None}),
+        (CalibrationReply, {"gate_bias": 1e9}),
         (CalibrationReply, {"gate_threshold": 2.0}),
         (CalibrationReply, {"reason_temperature": -1.0}),
         (CalibrationReply, {"energy_threshold": "low"}),
@@ -383,7 +385,7 @@ def test_a_reply_that_says_more_or_nonsense_is_rejected(kind: Any, change: dict[
     whole = {
         GateReply: GateReply("ward1", True, False, (), ("cry-snr",)),
         FeaturesReply: FeaturesReply("ward1", "0" * 64),
-        CalibrationReply: CalibrationReply("ward1", 1.5, 0.4, None, -3.0),
+        CalibrationReply: CalibrationReply("ward1", 1.5, 0.4, None, -3.0, 0.5),
     }[kind]
     assert kind.from_body(json.loads(json.dumps(whole.to_body())), "ward1") == whole
     with pytest.raises(UpdateRejected, match="ward1"):
