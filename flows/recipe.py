@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flows.parameters import RetrainParameters
+from infra.data.calls import CLIPS
 from infra.data.features import FeatureConfig
 from infra.data.synth.config import SynthConfig
 from models.config import preset
@@ -45,6 +46,7 @@ class Recipe:
     network: Json
     features: Json
     pretrain: Json
+    negatives: Json
     cry_gate: Json | None
     federate: Json
     seed: int
@@ -70,6 +72,11 @@ def recipe(parameters: RetrainParameters) -> Recipe:
             "features": FeatureConfig().to_dict(),
         },
         pretrain={"denoiser": asdict(denoiser), "backbone": asdict(backbone)},
+        negatives={
+            "log_mel": asdict(cfg.log_mel),
+            "vad": asdict(VadConfig()),
+            "calls": 16 if parameters.preset == "tiny" else CLIPS,
+        },
         cry_gate=_cry_gate(parameters),
         federate={
             "rounds": rounds,

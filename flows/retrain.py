@@ -24,6 +24,7 @@ from tasks.evaluate import evaluate
 from tasks.features import features, pool
 from tasks.federate import federate
 from tasks.membership import membership
+from tasks.negatives import negatives
 from tasks.pretrain import pretrain
 from tasks.release import export, publish
 from tasks.report import describe_corpus, finish, may_ship_reasons, new_run
@@ -62,11 +63,16 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         base = pretrain(config={**shape, **plan.pretrain}, parents={"pool": pooled}, seed=plan.seed)
 
         local = {"features": frames}
+        others = negatives(
+            config={"reasons": reasons, "features": digests(frames), **plan.negatives}, local=local
+        )
         heard = base
         if plan.cry_gate is not None:
             hearing = {**shape, **plan.cry_gate, "features": digests(frames)}
-            heard = cry_gate(config=hearing, parents={"base": base}, seed=plan.seed, local=local)
-        trained = {"base": heard}
+            heard = cry_gate(
+                config=hearing, parents={"base": base, "negatives": others}, seed=plan.seed, local=local
+            )
+        trained = {"base": heard, "negatives": others}
         order = {**shape, **plan.federate, "features": digests(frames)}
         theta = federate(config=order, parents=trained, seed=plan.seed, local=local)
         twin = central(config=order, parents=trained, seed=plan.seed, local=local)
@@ -109,6 +115,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
             "gate": verdict,
             "pool": pooled,
             "pretrain": base,
+            "negatives": others,
             **({"cry_gate": heard} if plan.cry_gate is not None else {}),
             "federate": theta,
             "central": twin,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from models.errors import DataError
 
 TRAIN: Final = 0
 VAL: Final = 1
@@ -50,3 +53,21 @@ class SiteFrames:
             view=self.view[rows],
             snr_db=self.snr_db[rows],
         )
+
+
+def concat_frames(parts: Sequence[SiteFrames]) -> SiteFrames:
+    """Frames and clips of several, one after the other, under the first one's site.
+
+    Raises:
+        DataError: none given, or their reasons differ.
+    """
+    if not parts or any(p.reasons != parts[0].reasons for p in parts):
+        raise DataError("frames can only be joined when there are some and their reasons agree")
+    before = np.cumsum([0, *(len(p.gate) for p in parts[:-1])])
+    joined = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts])
+        for f in fields(SiteFrames)
+        if f.name not in ("site", "reasons", "clip")
+    }
+    clip = np.concatenate([p.clip + n for p, n in zip(parts, before, strict=True)]).astype(np.int32)
+    return SiteFrames(site=parts[0].site, reasons=parts[0].reasons, clip=clip, **joined)

@@ -13,7 +13,8 @@ from models.config import ModelConfig
 from models.local_step import LocalConfig
 from models.plain_loop import Round, train_central
 from models.server_step import ServerConfig
-from tasks.federation_jobs import public_frames, site_specs
+from tasks.features import FRAMES
+from tasks.federation_jobs import site_specs
 from tasks.stage import Job, stage
 
 
@@ -25,7 +26,7 @@ def central(job: Job) -> StageResult:
         ModelConfig.from_dict(dict(job.config["network"])),
         tuple(job.config["reasons"]),
     )
-    public = public_frames(job.local["features"])
+    public = job.file("negatives", FRAMES)
     sites = {}
     for spec in site_specs(
         job.local["features"]

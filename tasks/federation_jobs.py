@@ -23,11 +23,6 @@ def frames_file(folder: str, uri: str) -> Path:
     return content.root / "blobs" / "sha256" / resolve(content, uri).files[FRAMES]
 
 
-def public_frames(features: Mapping[str, str]) -> Path | None:
-    """Frames of public noise; None where the corpus has none."""
-    return frames_file(PUBLIC, features[PUBLIC]) if PUBLIC in features else None
-
-
 def site_specs(features: Mapping[str, str]) -> tuple[SiteSpec, ...]:
     """The sites of a job, by the URIs of their features."""
     rt = runtime()
@@ -42,12 +37,12 @@ def run_job(job: Job, **what: Any) -> FederationResult:
     """Run a federation over the stage's sites; it resumes from its journal after a kill. What comes out is filed.
 
     Args:
-        job: the stage; `features` by site in its `local`.
+        job: the stage; `features` by site in its `local`, `negatives` among its parents.
         what: fields of `FederationJob` beside the sites, the public noise, folders and seed.
     """
     order = FederationJob(
         sites=site_specs(job.local["features"]),
-        public=public_frames(job.local["features"]),
+        public=job.file("negatives", FRAMES),
         checkpoint_dir=job.space.scratch / "checkpoints",
         out_dir=job.space.scratch / "result",
         seed=job.seed,

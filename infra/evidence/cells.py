@@ -16,7 +16,7 @@ from infra.digest import digest_json
 from infra.evidence.folds import Folds, fold_parts
 from infra.evidence.frames import EvidenceFrames
 from models.adapters import adapters_off
-from models.frames import TEST, SiteFrames
+from models.frames import TEST, SiteFrames, concat_frames
 from models.gate_batches import AugmentConfig, GateBatches
 from models.gate_step import GateConfig
 from models.gate_training import GATE_CODEC, GATE_SERVER, OnStep, train_gate, train_gate_federated
@@ -38,6 +38,7 @@ class Arm:
         title: what a page calls it.
         base: which pretrained network it begins from.
         federated: over the sites, or all frames in one place.
+        calls: with synthetic calls among the non-cries.
         training, augment: how.
     """
 
@@ -45,6 +46,7 @@ class Arm:
     title: str
     base: str = "denoising"
     federated: bool = False
+    calls: bool = True
     training: GateConfig = field(default_factory=GateConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -86,11 +88,14 @@ def run_cell(
     learn = _with_parts(frames.learn, rows, parts)
     sites = {name: site for name, site in learn.items() if name}
     mel, augment = net.cfg.log_mel, cell.arm.augment
+    others = learn[""]
+    if frames.calls is not None and cell.arm.calls:
+        others = concat_frames([others, frames.calls])
     if cell.arm.federated:
-        batches = {name: GateBatches([site], learn[""], mel, augment) for name, site in sites.items()}
+        batches = {name: GateBatches([site], others, mel, augment) for name, site in sites.items()}
         train_gate_federated(net, batches, cell.arm.training, cell.seed, on_step)
     else:
-        pooled = GateBatches(list(sites.values()), learn[""], mel, augment)
+        pooled = GateBatches(list(sites.values()), others, mel, augment)
         train_gate(net, pooled, cell.arm.training, cell.seed, on_step)
     with adapters_off(net):  # they did not learn, and cost a fifth of the time
         judged = [

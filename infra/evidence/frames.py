@@ -53,10 +53,14 @@ def site_view(snr_db: float) -> int:
 
 @dataclass(frozen=True)
 class EvidenceFrames:
-    """`learn`: dense frames as recorded; `judge`: all views. Both by site, "" is public noise; clips in the order of the rows."""
+    """`learn`: dense frames as recorded; `judge`: all views. Both by site, "" is public noise; clips in the order of the rows.
+
+    `calls` are synthetic non-cries (`infra.data.calls`), to learn from alone.
+    """
 
     learn: dict[str, SiteFrames]
     judge: dict[str, SiteFrames]
+    calls: SiteFrames | None = None
 
 
 def evidence_frames(

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from infra.data.calls import CLIPS, call_frames
 from infra.data.features import load_frames, load_noise_bank, save_frames
 from infra.data.manifest import load_manifest
 from infra.data.pretraining import pretraining_set
@@ -50,6 +51,7 @@ class WorldConfig:
     )  # synthetic infants to pretrain on
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    calls: int = CLIPS  # synthetic non-cries to learn from
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +109,8 @@ def build_world(
     for kind, by_site in (("learn", frames.learn), ("judge", frames.judge)):
         for k, name in enumerate(sorted(by_site)):
             save_frames(by_site[name], folder / f"{kind}-{k}.safetensors")
+    calls = call_frames(tuple(loaded.reasons), model.log_mel, VadConfig(), cfg.calls)
+    save_frames(calls, folder / "calls.safetensors")
     on_work(0.4, "the synthetic pool")
     pool_manifest = load_manifest(synthesise(cfg.pool, folder / "pool", "public"))
     bank = load_noise_bank(pool_manifest.table, pool_manifest.root, np.full(len(pool_manifest.table), TRAIN))
@@ -154,7 +158,8 @@ def load_world(folder: Path) -> World:
         *(
             {name: load_frames(folder / f"{kind}-{k}.safetensors") for k, name in enumerate(sites)}
             for kind in ("learn", "judge")
-        )
+        ),
+        load_frames(folder / "calls.safetensors"),
     )
     bases = {
         base: decode_arrays((folder / f"base-{base}.safetensors").read_bytes(), f"the base network {base}")
