@@ -32,6 +32,7 @@ from models.errors import DataError
 from models.frames import TRAIN
 from models.network import CryNet
 from models.pretrain import BackboneConfig, DenoiserConfig, Progress, pretrain_backbone, pretrain_denoiser
+from models.segmentation import VadConfig
 from models.state import load_arrays, to_arrays
 
 BASES: Final = ("denoising", "plain")
