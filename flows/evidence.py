@@ -38,5 +38,6 @@ def _quick_world() -> WorldConfig:
         sites=2, infants_per_site=4, cries_per_infant=2, noncries_per_site=6, public_noise=24, clip_seconds=1.5, seed=77,
     )  # fmt: skip
     return WorldConfig(
-        preset="tiny", folds=arms.QUICK.folds, pool=pool, denoiser=DenoiserConfig(steps=4), backbone=BackboneConfig(steps=4), calls=14,
+        preset="tiny", folds=arms.QUICK.folds, pool=pool, denoiser=DenoiserConfig(steps=4), backbone=BackboneConfig(steps=4),
+        calls=14,
     )  # fmt: skip
