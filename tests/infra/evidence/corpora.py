@@ -20,6 +20,7 @@ CONFIG = WorldConfig(
     ),
     denoiser=DenoiserConfig(steps=2),
     backbone=BackboneConfig(steps=2),
+    calls=7,
 )  # fmt: skip
 
 
