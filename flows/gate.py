@@ -8,6 +8,7 @@ from flows.parameters import GateParameters
 from infra.settings import home
 from infra.stages import digests
 from tasks.corpus import corpus
+from tasks.drift import drift, drift_reference
 from tasks.gate import enforce_gate, judge, measure, probe, show_verdict
 from tasks.incoming import identify
 from tasks.runtime import open_runtime
@@ -15,7 +16,7 @@ from tasks.runtime import open_runtime
 
 @flow(name="gate", persist_result=True, result_serializer="json")
 def gate(parameters: GateParameters) -> dict[str, str | None]:
-    """Check a corpus; return the URIs of its table and its verdict, and the reason of an override.
+    """Check a corpus; return the URIs of its table, verdict and drift reference, what drift was found, and an override's reason.
 
     Raises:
         GateError: a critical rule is broken and no override was given.
@@ -31,5 +32,17 @@ def gate(parameters: GateParameters) -> dict[str, str | None]:
             local={"manifest": manifest, "measurements": measurements, "probes": probes},
         )
         show_verdict(verdict)
+        drifted = drift(manifest, split, measurements)
         reason = enforce_gate(verdict, parameters.override)
-    return {"corpus": table, "verdict": verdict, "override": reason}
+        reference = drift_reference(
+            config={"split": split, "measured": digests(measurements)},
+            parents={"corpus": table},
+            local={"manifest": manifest, "measurements": measurements},
+        )
+    return {
+        "corpus": table,
+        "verdict": verdict,
+        "drift_reference": reference,
+        "drift": drifted,
+        "override": reason,
+    }

@@ -113,6 +113,7 @@ def retrain(parameters: RetrainParameters | None = None) -> dict[str, str]:
         uris = {
             "corpus": table,
             "gate": verdict,
+            "drift_reference": str(checked["drift_reference"]),
             "pool": pooled,
             "pretrain": base,
             "negatives": others,

@@ -1,5 +1,6 @@
 """The gate runs by itself when data arrives: a short interval, a look at `incoming/`, the gate for what is new.
 
+Where a run has left a drift reference, the outcome also says whether the data still looks like what that run learned from.
 Most looks find nothing, so what only the gate needs is imported when there is something to gate.
 """
 

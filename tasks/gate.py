@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,7 @@ def judge(job: Job) -> StageResult:
     """Judge the table, the measurements and the sites' probes together by the suites; file the verdict and its Data Docs."""
     rt = runtime()
     loaded = load_corpus(Path(job.local["manifest"]), job.config["split"])
-    tables = []
-    for site, uri in job.local["measurements"].items():
-        content = rt.site_content(site)
-        tables.append(pd.read_csv(content.fetch(resolve(content, uri).files[MEASUREMENTS])))
+    measured = read_measurements(job.local["measurements"])
     job.progress.update(0.3, "expectations")
     counts = []
     for site, uri in job.local["probes"].items():
@@ -80,7 +78,6 @@ def judge(job: Job) -> StageResult:
     pooled = pool_probes(counts)
     probed = judge_probe(pooled) if pooled is not None else None
     docs = job.space.scratch / "data_docs"
-    measured = pd.concat(tables, ignore_index=True)
     verdict = run_gate(loaded.table, measured, loaded.parts, docs_dir=docs, probe=probed)
     archive = Path(shutil.make_archive(str(job.space.scratch / "docs"), "zip", docs))
     (job.out / "verdict.json").write_text(verdict.to_json())
@@ -89,6 +86,15 @@ def judge(job: Job) -> StageResult:
     return StageResult(
         values={"passed": verdict.passed}, info={"note": note, "data_docs": rt.content.put_file(archive)}
     )
+
+
+def read_measurements(uris: Mapping[str, str]) -> pd.DataFrame:
+    """What the sites measured, one row a clip; `uris` by site."""
+    tables = []
+    for site, uri in uris.items():
+        content = runtime().site_content(site)
+        tables.append(pd.read_csv(content.fetch(resolve(content, uri).files[MEASUREMENTS])))
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_verdict(uri: str) -> Verdict:

@@ -19,6 +19,7 @@ from infra.report.render import render_report
 from infra.stages import Artifact, fetch, resolve
 from models.errors import OutputError
 from models.frames import PART_NAMES
+from tasks.drift import copy_reference
 from tasks.evaluate import read_evaluation
 from tasks.gate import copy_data_docs, read_verdict
 from tasks.membership import read_membership
@@ -73,6 +74,7 @@ def finish(run: Json, uris: dict[str, str], release: Json, parameters: Json, ove
     try:
         copy_bundle(uris["export"], building)
         copy_data_docs(uris["gate"], building / "data_docs")
+        copy_reference(uris["drift_reference"], building)
         metrics = collect(run, uris, release, parameters, override)
         write_atomic(
             building / "metrics.json", (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()

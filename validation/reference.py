@@ -163,16 +163,20 @@ class Reference(_Document):
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, allow_nan=False) + "\n"
 
 
+def recorded(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without public noise: that was chosen for training, and says nothing of what sites record."""
+    site = rows["site"] if "site" in rows else pd.Series("", index=rows.index)
+    return rows[(rows["role"] != "noise") | (site.fillna("") != "")]
+
+
 def observe(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip that a site recorded, with its group and a column for each feature. Public noise is left out.
+    """One row a clip that a site recorded, with its group and a column for each feature; see `recorded`.
 
     Args:
         rows: of a manifest; columns path, role, label, group, optional site and platform.
         measured: what `validation.measure` made of them, matched by path.
     """
-    site = rows["site"] if "site" in rows else pd.Series("", index=rows.index)
-    own = rows[(rows["role"] != "noise") | (site.fillna("") != "")]
-    table = own.merge(measured[["path", *MEASURED]], on="path", how="left", validate="one_to_one",
+    table = recorded(rows).merge(measured[["path", *MEASURED]], on="path", how="left", validate="one_to_one",
                       suffixes=("_declared", ""))  # fmt: skip
     out = table[["group", "role", *MEASURED]].copy()
     reasons = [

@@ -175,6 +175,8 @@ def announce(
         typer.echo(f"{'announced' if fresh else 'announced before, still waiting'}: {found.digest}")
     elif outcome.get("passed"):
         typer.secho(f"announced before, passed: {found.digest}", fg="green")
+        if outcome.get("drift"):
+            typer.echo(f"against the latest run: {outcome['drift']}")
     else:
         typer.secho(f"announced before, failed: {outcome.get('error')}", fg="red", err=True)
         raise typer.Exit(1)

@@ -193,6 +193,7 @@ def _register() -> None:
     """The other groups, one file each."""
     from cryfed.cli import (
         data,
+        drift,
         evidence,
         experiments,
         federation,
@@ -213,6 +214,7 @@ def _register() -> None:
     fleet_keys.register(app)
     experiments.register(app)
     evidence.register(app)
+    drift.register(app)
     score.register(app)
     quantise.register(app)
     listen.register(app)

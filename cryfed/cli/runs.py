@@ -84,6 +84,8 @@ def run_gate(manifest: Path, override: str | None) -> None:
     for finding in verdict.warnings:
         typer.secho(f"warning {finding}", fg="yellow")
     typer.echo(f"passed: {verdict.clips} clips, {len(verdict.rules)} rules, {len(verdict.warnings)} warnings")
+    if result["drift"]:
+        typer.echo(f"against the latest run: {result['drift']}")
     typer.echo(f"Data Docs: {docs / 'index.html'}")
 
 

@@ -33,8 +33,9 @@ from tests.flows.world import PACKAGES, PARAMETERS, Home, Reference, closed_off,
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = {
-    "synthesise", "public pool", "corpus", "measure", "probe", "gate", "features", "pool", "pretrain", "negatives", "cry-gate",
-    "federate", "central", "calibrate", "score-central", "statistics", "baselines", "evaluate", "membership", "export",
+    "synthesise", "public pool", "corpus", "measure", "probe", "gate", "drift-reference", "features", "pool", "pretrain",
+    "negatives", "cry-gate", "federate", "central", "calibrate", "score-central", "statistics", "baselines", "evaluate",
+    "membership", "export",
 }  # fmt: skip
 CPU_SECONDS_OF_A_HIT = (
     45.0  # the bar is 60 s of an otherwise idle machine; ours may be busy, so processor time is counted
@@ -68,7 +69,7 @@ def test_it_leaves_a_run_folder_and_nothing_half_written(run: Reference) -> None
     first = run.home.runs[0]
     assert {p.name for p in first.iterdir()} == {
         "report.html", "metrics.json", "data_docs", "manifest.json", "model.onnx", "model.typed.onnx", "tensorrt.json",
-        "model_card.md", "bom.cdx.json", "golden",
+        "model_card.md", "bom.cdx.json", "golden", "drift_reference.json",
     }  # fmt: skip
     assert (first / "data_docs" / "index.html").is_file()
     assert [p.name for p in runs.iterdir() if p.name.startswith(".")] == []
