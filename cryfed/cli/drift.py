@@ -184,7 +184,8 @@ def _print(document: dict[str, Any]) -> None:
         box=box.SIMPLE_HEAD,
         title=f"{new['clips']} clips of {new['groups']} groups against {reference['clips']} of {reference['groups']}",
         title_justify="left",
-        caption="intervals: 95 %, over the new groups; no drift: PSI that chance gives on average;\nthreshold: in 1 of 20 features",
+        caption="intervals: 95 %, over the new groups; no drift: PSI that chance gives on average;\n"
+        "threshold: in 1 of 20 features",
         caption_justify="left",
     )
     table.add_column("feature", no_wrap=True)
