@@ -39,11 +39,11 @@ from models.seeds import derive_seed
 class GateConfig:
     """How the gate is trained. Plain numbers only: it travels as JSON."""
 
-    steps: int = 360  # central; a federation takes rounds × local_steps at every site
+    steps: int = 720  # central; a federation takes rounds × local_steps at every site
     batch_size: int = 20  # recordings, of `frames_per_clip` frames each
     rounds: int = 20
     local_steps: int = 12
-    local_batch_size: int = 4
+    local_batch_size: int = 6
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.08  # share of the steps
