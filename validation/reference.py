@@ -100,13 +100,13 @@ class MeasuredFeature(_Feature):
 
     def labels(self) -> list[str]:
         """What each cell is called, `MISSING` last."""
-        ends = [f"{e:.4g}".replace("-", "−") for e in self.edges]
+        ends = [_plain(e) for e in self.edges]
         if not ends:
             return ["any", MISSING]
         between = [
-            # two edges that look alike hold one value that many clips share
-            b if a == b else f"{a} to {b}"
-            for a, b in pairwise(ends)
+            # a bin that holds a single value is called by it
+            _plain(b) if np.nextafter(a, np.inf) == b else f"{_plain(a)} to {_plain(b)}"
+            for a, b in pairwise(self.edges)
         ]
         return [f"to {ends[0]}", *between, f"above {ends[-1]}", MISSING]
 
@@ -164,9 +164,12 @@ class Reference(_Document):
 
 
 def recorded(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without public noise: that was chosen for training, and says nothing of what sites record."""
-    site = rows["site"] if "site" in rows else pd.Series("", index=rows.index)
-    return rows[(rows["role"] != "noise") | (site.fillna("") != "")]
+    """The rows of sites, or where no site is named those that are no noise: public audio says nothing of what sites record."""
+    own = rows["role"] != "noise"
+    if "site" in rows:
+        named = rows["site"].fillna("") != ""
+        own = named if named.any() else own
+    return rows[own]
 
 
 def observe(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
@@ -305,6 +308,14 @@ def read_reference(path: Path) -> Reference:
     except OSError as err:
         raise DataError(f"no drift reference at {file} ({err.strerror or err}): {_AGAIN}") from None
     return parse_reference(text, str(file))
+
+
+def _plain(edge: float) -> str:
+    """An edge as a person writes it: four digits, and no exponent unless it is far from 1."""
+    if abs(edge) < 1e-12:
+        return "0"
+    text = f"{edge:.2g}" if abs(edge) < 1e-4 else np.format_float_positional(float(f"{edge:.4g}"), trim="-")
+    return text.replace("-", "−")
 
 
 def _first(errors: Sequence[Any]) -> str:

@@ -182,10 +182,11 @@ def _print(document: dict[str, Any]) -> None:
     new, reference = document["new"], document["reference"]
     table = Table(
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
         title=f"{new['clips']} clips of {new['groups']} groups against {reference['clips']} of {reference['groups']}",
         title_justify="left",
-        caption="intervals: 95 %, over the new groups; no drift: PSI that chance gives on average;\n"
-        "threshold: in 1 of 20 features",
+        caption="95 % intervals over the new groups · no drift: what chance gives on average\n"
+        "threshold: what chance exceeds in one of 20 features",
         caption_justify="left",
     )
     table.add_column("feature", no_wrap=True)
@@ -195,10 +196,10 @@ def _print(document: dict[str, Any]) -> None:
     style = {"none": "dim", "watch": "yellow", "drift": "bold red"}
     for row in document["features"]:
         psi = row["psi"]
-        ends = "–" if psi["low"] is None else f"{psi['low']:.3f}–{psi['high']:.3f}"
-        numbers = [f"{row[key]:.3f}" for key in ("expected", "threshold", "kl")]
+        ends = "–" if psi["low"] is None else f"{psi['low']:.2f}–{psi['high']:.2f}"
+        numbers = [f"{row[key]:.2f}" for key in ("expected", "threshold", "kl")]
         verdict = Text(row["verdict"], style[row["verdict"]])
-        table.add_row(row["title"], f"{psi['value']:.3f}", ends, *numbers, verdict)
+        table.add_row(row["title"], f"{psi['value']:.2f}", ends, *numbers, verdict)
     console = Console()
     console.print(table)
     for name, why in document["left_out"].items():
