@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 
-from infra.federation.base import fold, load_base
+from infra.federation.base import load_base
 from infra.federation.files import encode_arrays
+from infra.federation.fold import fold
 from infra.federation.results import load_theta
 from infra.stages import StageResult
 from models.adapters import adapter_schema
@@ -20,7 +21,7 @@ from tasks.stage import Job, stage
 
 @stage(
     "cry-gate",
-    code=("infra.federation.rounds", "infra.federation.site", "infra.federation.base"),
+    code=("infra.federation.rounds", "infra.federation.site", "infra.federation.fold"),
     retries=2,
     timeout_seconds=6 * 3600,
 )

@@ -208,6 +208,17 @@ def run(
     typer.echo(f"θ        {result.theta}\nhistory  {result.history}")
 
 
+@app.command("fold")
+def fold_phase(
+    job: Annotated[Path, typer.Argument(help="A job that has ended, JSON.")],
+    out: Annotated[Path, typer.Argument(help="The base model of the next job, safetensors.")],
+) -> None:
+    """Put what a job has trained into its base model: from the gate's own phase to that of adapters and heads."""
+    from infra.federation.fold import fold_job
+
+    typer.echo(f"{fold_job(job, out)}  {out}")
+
+
 @app.command()
 def demo() -> None:
     """A SuperLink and four sites on this machine, TLS and keys included; one site is killed in round 2. About 2 minutes.

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from infra.digest import digest_bytes
 from infra.federation.files import decode_arrays
-from models.adapters import Trained, Vector, set_vector
 from models.config import ModelConfig
 from models.errors import ConfigError
 from models.network import CryNet
-from models.state import Arrays, load_arrays, to_arrays
+from models.state import load_arrays
 
 _MAX_BASE_BYTES = 2 * 2**30
 
@@ -31,13 +30,3 @@ def load_base(path: Path, cfg: ModelConfig, reasons: tuple[str, ...]) -> tuple[C
     net = CryNet(cfg, reasons)
     load_arrays(net, decode_arrays(data, str(path)))
     return net, digest_bytes(data)
-
-
-def fold(net: CryNet, theta: Vector, trained: Trained) -> Arrays:
-    """All weights of the network with θ of an earlier phase in its place: the base model of the next one.
-
-    Raises:
-        FederationError: θ does not fit the network.
-    """
-    set_vector(net, theta, trained)
-    return to_arrays(net)

@@ -12,7 +12,8 @@ import pytest
 
 from infra.data.features import load_frames, save_frames
 from infra.digest import digest_bytes
-from infra.federation.base import fold, load_base
+from infra.federation.base import load_base
+from infra.federation.fold import fold, fold_job
 from infra.federation.gate_frames import load_gate_frames
 from infra.federation.job import FederationJob
 from infra.federation.material import Wanted, named
@@ -152,3 +153,21 @@ def test_jobs_and_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no control variates"):
         replace(plan, control_variates=True)
     assert job.reasons == REASONS
+
+
+def test_a_finished_phase_is_folded_into_the_base_model_of_the_next(tmp_path: Path) -> None:
+    job = gate_job(tmp_path)
+    path = tmp_path / "job.json"
+    job.save(path)
+    out = tmp_path / "next.safetensors"
+    with pytest.raises(ConfigError, match="has not ended"):
+        fold_job(path, out)
+    assert not out.exists()
+    result = federate(job, local_transport(job, tmp_path))
+    digest = fold_job(path, out)
+    net, named_so = load_base(out, job.model(), job.reasons)
+    assert named_so == digest
+    theta = load_theta(result.theta, adapter_schema(net, "gate"))
+    np.testing.assert_array_equal(get_vector(net, "gate"), theta)
+    follow_up = make_job(tmp_path / "next", base_model=out, public=job.public, rounds=1)
+    federate(follow_up, local_transport(follow_up, tmp_path / "next"))
