@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from infra.evidence.cells import Arm, Cell
@@ -58,7 +58,7 @@ FULL: Final = Plan()
 _SHORT: Final = GateConfig(steps=6, batch_size=8, rounds=2, local_steps=2, local_batch_size=6)
 QUICK: Final = Plan(
     arms=tuple(
-        Arm(arm.name, arm.title, arm.base, arm.federated, _SHORT) for arm in (CENTRAL, FEDERATED, PLAIN)
+        replace(arm, training=_SHORT) for arm in (CENTRAL, FEDERATED, PLAIN)
     ),
     folds=2, seeds=(1, 2), leave_out=Arm(CENTRAL.name, CENTRAL.title, training=_SHORT),
     hearing=HearingConfig(

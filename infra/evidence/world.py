@@ -155,13 +155,11 @@ def load_world(folder: Path) -> World:
             f"{folder} holds no complete evidence world ({err}): delete it and run again"
         ) from None
     sites = meta["sites"]
-    frames = EvidenceFrames(
-        *(
-            {name: load_frames(folder / f"{kind}-{k}.safetensors") for k, name in enumerate(sites)}
-            for kind in ("learn", "judge")
-        ),
-        load_frames(folder / "calls.safetensors"),
+    learn, judge = (
+        {name: load_frames(folder / f"{kind}-{k}.safetensors") for k, name in enumerate(sites)}
+        for kind in ("learn", "judge")
     )
+    frames = EvidenceFrames(learn, judge, load_frames(folder / "calls.safetensors"))
     bases = {
         base: decode_arrays((folder / f"base-{base}.safetensors").read_bytes(), f"the base network {base}")
         for base in meta["bases"]
