@@ -43,7 +43,7 @@ class GateConfig:
     batch_size: int = 20  # recordings, of `frames_per_clip` frames each
     rounds: int = 20
     local_steps: int = 12
-    local_batch_size: int = 6
+    local_batch_size: int = 4
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.08  # share of the steps
