@@ -76,6 +76,10 @@ def test_what_moved_is_found_and_nothing_else() -> None:
     assert 0.4 < row["psi"]["low"] < row["psi"]["value"] < row["psi"]["high"] < 1.6
     assert row["threshold"] < row["psi"]["low"]
     assert row["folklore"] == "large"
+    still = [r["psi"] for r in found.values() if r["verdict"] == "none" and r["psi"]["value"] > 0]
+    # resampling adds chance once more; were it left in, the intervals of what stayed would lie above the values
+    assert all(psi["low"] < psi["value"] for psi in still)
+    assert np.mean([psi["low"] for psi in still]) < np.mean([psi["value"] for psi in still]) / 3
     assert document["features"][0]["psi"]["value"] == max(r["psi"]["value"] for r in document["features"])
     assert "drift: " in summary(document)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
