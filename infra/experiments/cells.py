@@ -8,7 +8,7 @@ for every arm in every setting by cells of a seed that is used for nothing else,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from infra.digest import digest_json
@@ -33,6 +33,7 @@ class Arm:
         freeze_a: FFA-LoRA (arXiv 2403.12313): only the adapters' B and the heads travel.
         option: how a site renews its variate (arXiv 1910.06378, algorithm 1, line 12): II by its movement, I by a gradient at θ.
         tuned_as: the arm whose learning rate it takes; None tunes its own.
+        rank: of the adapters, their scale α ∕ rank kept; None leaves it as the network's.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Arm:
     freeze_a: bool = False
     option: Literal["I", "II"] = "II"
     tuned_as: str | None = None
+    rank: int | None = None
 
     def algorithm(self, participation: float) -> Algorithm:
         """As the plain loop takes it."""
@@ -103,6 +105,7 @@ class Plan:
     ablation_seeds: int = 5
     tuning_seed: int = 100
     preset: str = "tiny"
+    network: Mapping[str, Any] | None = None  # ModelConfig.to_dict(), where it is not the preset's
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in (*self.arms, *self.ablations)]
@@ -111,7 +114,11 @@ class Plan:
 
     def model(self, arm: Arm) -> ModelConfig:
         """The network of an arm."""
-        return ModelConfig.from_dict({**preset(self.preset).to_dict(), "freeze_a": arm.freeze_a})
+        base = ModelConfig.from_dict(dict(self.network or preset(self.preset).to_dict()))
+        rank = arm.rank or base.lora_rank
+        return replace(
+            base, freeze_a=arm.freeze_a, lora_rank=rank, lora_alpha=base.lora_alpha * rank / base.lora_rank
+        )
 
     def _pairs(self) -> Iterator[tuple[Arm, Setting, Sequence[int]]]:
         for setting in self.settings:
@@ -153,4 +160,6 @@ class Plan:
         what = cell.to_dict()
         for prose in ("title", "tuned_as"):
             del what["arm"][prose]
+        if cell.arm.rank is None:  # what was filed before ranks were compared is still found
+            del what["arm"]["rank"]
         return digest_json({"plan": self.digest(world), "cell": what, "rounds": rounds})[:32]

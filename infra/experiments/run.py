@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.digest import digest_bytes
 from infra.experiments.cells import Cell, Plan, Setting
@@ -35,13 +36,19 @@ OnDone = Callable[[int, int, Cell, Json], None]
 _BATCH = 128
 
 
-def score(net: CryNet, clips: HeldOut) -> tuple[float, float]:
-    """Macro-F1 of the reasons and AUROC of the gate, by clip: a clip's logits are the means over its frames."""
+def clip_logits(net: CryNet, clips: HeldOut) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Gate logits (n,) and reason logits (n, C) by clip: the means over its frames."""
     scores = frame_scores(net, clips.tokens, batch=_BATCH)
     count = np.bincount(clips.clip)
     gate = np.bincount(clips.clip, scores.gate_logit) / count
     reasons = np.zeros((len(count), scores.reason_logits.shape[1]))
     np.add.at(reasons, clips.clip, scores.reason_logits.astype(np.float64))
+    return gate, reasons / count[:, None]
+
+
+def score(net: CryNet, clips: HeldOut) -> tuple[float, float]:
+    """Macro-F1 of the reasons and AUROC of the gate."""
+    gate, reasons = clip_logits(net, clips)
     cry = clips.gate == 1
     matrix = confusion(clips.reason[cry], reasons[cry].argmax(axis=1), reasons.shape[1])
     return float(macro_f1(matrix)), float(auroc(gate, cry))

@@ -60,7 +60,8 @@ class WorldConfig:
         )
     )  # fmt: skip
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig(train_views=1, test_snrs=()))
-    denoiser: DenoiserConfig = field(default_factory=lambda: DenoiserConfig(steps=60, threads=1))
+    denoiser: DenoiserConfig | None = field(default_factory=lambda: DenoiserConfig(steps=60, threads=1))
+    """None leaves it untrained, which is the identity."""
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(steps=1200, threads=1))
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,12 +71,13 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Clips to score, as recorded: tokens (N, L, D) of their frames, the clip (0 … n−1) of each, and per clip gate and reason."""
+    """Clips to score: tokens (N, L, D) of their frames, the clip (0 … n−1) of each, and per clip gate, reason and infant."""
 
     tokens: npt.NDArray[np.float16]
     clip: npt.NDArray[np.int64]
     gate: npt.NDArray[np.int8]
     reason: npt.NDArray[np.int16]
+    infant: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,11 @@ class World:
             )
         return made
 
-    def held_out(self, part: int) -> HeldOut:
-        """The clips of VAL or TEST, as recorded."""
-        rows = np.flatnonzero((self.part[self.clip] == part) & (self.view == 0))
+    def held_out(self, part: int, view: int = 0) -> HeldOut:
+        """The clips of VAL or TEST as recorded, or in another view: the k-th SNR of the features is view k, from 1."""
+        rows = np.flatnonzero((self.part[self.clip] == part) & (self.view == view))
         clips, inverse = np.unique(self.clip[rows], return_inverse=True)
-        return HeldOut(self.tokens[rows], inverse, self.gate[clips], self.reason[clips])
+        return HeldOut(self.tokens[rows], inverse, self.gate[clips], self.reason[clips], self.infant[clips])
 
     def network(self, cfg: ModelConfig, seed: int) -> CryNet:
         """The pretrained network with adapters and reason head drawn from `seed`."""
@@ -145,8 +147,8 @@ def build_world(cfg: WorldConfig, folder: Path, note: Note = lambda _text: None)
     if path.is_file():
         return path
     note("synthesising")
-    corpus = load_manifest(_synthesised(cfg.synth, folder, "federation"))
-    public = load_manifest(_synthesised(cfg.pool, folder, "public"))
+    corpus = load_manifest(synthesised(cfg.synth, folder, "federation"))
+    public = load_manifest(synthesised(cfg.pool, folder, "public"))
     note("extracting frames")
     part = parts(assign_folds(corpus.table))
     noise = load_noise_bank(corpus.table, corpus.root, part)
@@ -162,7 +164,8 @@ def build_world(cfg: WorldConfig, folder: Path, note: Note = lambda _text: None)
     note("pretraining")
     net = CryNet(model, REASONS)
     pool = pretraining_set(public, noise, model.log_mel)
-    pretrain_denoiser(net, pool, cfg.denoiser)
+    if cfg.denoiser is not None:
+        pretrain_denoiser(net, pool, cfg.denoiser)
     pretrain_backbone(net, pool, cfg.backbone)
     note("tokens")
     first = np.cumsum([0, *(len(ward.gate) for ward in wards)])
@@ -202,6 +205,7 @@ def load_world(path: Path) -> World:
     )
 
 
-def _synthesised(cfg: SynthConfig, folder: Path, namespace: Namespace) -> Path:
+def synthesised(cfg: SynthConfig, folder: Path, namespace: Namespace) -> Path:
+    """The manifest of a synthetic corpus below `folder`, made unless it is there."""
     where = folder / f"{namespace}-{cfg.digest(namespace)[:16]}"
     return where / MANIFEST if (where / MANIFEST).is_file() else synthesise(cfg, where, namespace)

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.experiments.ablate import simple_model
+from infra.experiments.ablation import AblationPlan, Training
+from infra.experiments.ablation_page import render_ablation
+from infra.experiments.ablation_summary import summarise_ablation
 from infra.experiments.cells import Plan
 from infra.experiments.page import render_page, render_summary
 from infra.experiments.run import rates_of
@@ -50,4 +54,20 @@ def write_document(
     write_atomic(folder / "experiments.json", (json.dumps(document, indent=1) + "\n").encode())
     write_atomic(folder / "summary.md", render_summary(document).encode())
     write_atomic(page, render_page(document).encode())
+    return page
+
+
+def write_ablation(
+    plan: AblationPlan, found: Sequence[tuple[Training, Json]], corpora: Path, folder: Path
+) -> Path:
+    """`ablation.json` and `ablation.html` in `folder`; returns the page's path. `corpora` holds what `make_corpora` made.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    simple = {d: simple_model(plan.synth(d), corpora) for d in plan.difficulties}
+    document = json.loads(json.dumps(summarise_ablation(plan, found, simple), allow_nan=False))
+    page = folder / "ablation.html"
+    write_atomic(folder / "ablation.json", (json.dumps(document, indent=1) + "\n").encode())
+    write_atomic(page, render_ablation(document).encode())
     return page

@@ -32,8 +32,8 @@ PLAN = replace(
 )
 
 
-def write_world(path: Path, infants: int = 60) -> Path:
-    """Each infant has one cry of two frames and one other clip; a third of them are held out."""
+def write_world(path: Path, infants: int = 60, *, noisy: bool = False) -> Path:
+    """Each infant has one cry of two frames and one other clip; a third of them are held out. `noisy` adds a view of the same."""
     cfg = preset(PLAN.preset)
     rng = np.random.default_rng(0)
     patterns = rng.standard_normal((len(REASONS), cfg.n_tokens, cfg.d_model))
@@ -46,13 +46,17 @@ def write_world(path: Path, infants: int = 60) -> Path:
     tokens = 0.5 * rng.standard_normal((len(clip), cfg.n_tokens, cfg.d_model))
     cry = gate[clip] == 1
     tokens[cry] += patterns[reason[clip][cry]]
+    view = np.zeros(len(clip), np.int16)
+    if noisy:
+        view = np.repeat(np.array([0, 1], np.int16), len(clip))
+        tokens, clip = np.concatenate([tokens, tokens]), np.concatenate([clip, clip])
     weights = {
         f"weight/{name}": a
         for name, a in to_arrays(CryNet(cfg, REASONS, seed=5)).items()
         if "lora_" not in name and not name.startswith("reason_head.")
     }
     arrays = {
-        "tokens": tokens.astype(np.float16), "clip": clip, "view": np.zeros(len(clip), np.int16),
+        "tokens": tokens.astype(np.float16), "clip": clip, "view": view,
         "gate": gate, "reason": reason, "part": part, "infant": infant,
     }  # fmt: skip
     path.write_bytes(encode_arrays({**arrays, **weights}))
