@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from prefect import task
 
-from infra.data.manifest import Manifest, load_manifest, platforms_of
+from infra.data.manifest import Manifest, columns_of, load_manifest
 from infra.data.splits import assign_folds, parts
 from infra.data.synth.config import SYNTH_VERSION, SynthConfig
 from infra.data.synth.corpus import MANIFEST, Namespace, finish, synthesise_noise, synthesise_site
@@ -116,6 +116,11 @@ def corpus(job: Job) -> StageResult:
 
 def read_platforms(uri: str) -> dict[str, str]:
     """clip_id → platform of a filed corpus."""
+    return read_columns(uri, ("platform",)).get("platform", {})
+
+
+def read_columns(uri: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """clip_id → value of a filed corpus, by column that it has."""
     content = runtime().content
     table = pd.read_csv(fetch(content, resolve(content, uri), _TABLE), dtype=str, keep_default_na=False)
-    return platforms_of(table)
+    return columns_of(table, names)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from infra.evaluation.evaluate import evaluate as evaluate_scores
+from infra.evaluation.slices import METADATA
 from infra.stages import StageResult, fetch, resolve
 from models.frames import TEST
 from tasks.baselines import read_baselines, read_leaky
-from tasks.corpus import read_platforms
+from tasks.corpus import read_columns
 from tasks.gate import no_signal
 from tasks.runtime import runtime
 from tasks.score import read_calibrations, read_scores
@@ -21,11 +22,13 @@ def evaluate(job: Job) -> StageResult:
     scores = read_scores(job.local["federated"]).of_part(TEST)
     others = {name: s.of_part(TEST) for name, s in read_baselines(job.local["baselines"]).items()}
     others["central"] = read_scores(job.local["central"]).of_part(TEST)
+    described = read_columns(job.local["corpus"], METADATA)
     document = evaluate_scores(
         scores,
         read_calibrations(job.local["federated"]),
         others,
-        platforms=read_platforms(job.local["corpus"]),
+        platforms=described.get("platform", {}),
+        metadata=described,
         no_signal=no_signal(job.local["gate"]),
         leaky=read_leaky(job.local["baselines"]),
     )

@@ -14,6 +14,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from infra.data.audio import read_audio
+from infra.data.summary import by_corpus, by_part, by_site
 from infra.edge import golden
 from infra.edge.bundle import describe_files, write_bundle
 from infra.edge.contents import add_contents
@@ -25,6 +26,7 @@ from infra.edge.variants import write_device_files
 from infra.evaluation.evaluate import headline
 from infra.federation.base import load_base
 from infra.federation.files import decode_arrays
+from infra.federation.results import describe_training
 from infra.stages import StageResult, fetch, materialise, resolve
 from infra.store import registry
 from models.adapters import set_vector
@@ -67,7 +69,8 @@ def export(job: Job) -> StageResult:
     operators = check_graph(graph)
     job.progress.update(0.4, "comparing with torch")
     unusable = Verdict.from_json(job.file("gate", "verdict.json").read_text()).unusable
-    waves = _waves(load_corpus(Path(job.local["manifest"]), config["split"]).without(unusable))
+    loaded = load_corpus(Path(job.local["manifest"]), config["split"])
+    waves = _waves(loaded.without(unusable))
     difference = require_agreement(graph, net, waves, PARITY_TOLERANCE)
     files = {"model.onnx": graph, **write_device_files(graph, job.space.scratch)}
     calibrations = read_calibrations(job.local["calibration"])
@@ -78,13 +81,13 @@ def export(job: Job) -> StageResult:
         vad=config["vad"],
         default_calibration=CalibrationDocument.of(pool_calibrations(list(calibrations.values()))),
         calibrations={site: CalibrationDocument.of(c) for site, c in calibrations.items()},
-        data=_data(config["data"], config["split"]),
+        data=_data(config["data"], config["split"], loaded),
         provenance={
             "parents": {name: artifact.digest for name, artifact in job.parents.items()},
             "seed": config["seed"],
             "golden": golden.provenance(),
         },
-        evidence=_evidence(job),
+        evidence={**_evidence(job), "data": _contents(loaded), "training": _training(job)},
         notes=(f"data-quality gate overridden: {config['override']}",) if config["override"] else (),
         files=describe_files(files),
     )
@@ -100,10 +103,11 @@ def export(job: Job) -> StageResult:
     )
 
 
-def _data(corpus: Mapping[str, Any], split: Mapping[str, int]) -> DataProvenance:
+def _data(corpus: Mapping[str, Any], split: Mapping[str, int], loaded: Corpus) -> DataProvenance:
     return DataProvenance(
         manifest_digest=corpus["manifest"],
         synthetic=corpus["synthetic"],
+        corpora=tuple(sorted(set(loaded.table["corpus"]))),
         n_folds=split["folds"],
         test_fold=split["test_fold"],
         val_fold=split["val_fold"],
@@ -113,7 +117,18 @@ def _data(corpus: Mapping[str, Any], split: Mapping[str, int]) -> DataProvenance
 def _evidence(job: Job) -> dict[str, Any]:
     """The release decision, the headline numbers it rests on, and the same by part."""
     document = json.loads(job.file("evaluate", "evaluation.json").read_text())
-    by_site = ("site", "groups", "cries", "noncries", "gate_auroc", "gate_fpr95", "macro_f1")
+    by_site = (
+        "site",
+        "groups",
+        "cries",
+        "noncries",
+        "gate_auroc",
+        "gate_fpr95",
+        "macro_f1",
+        "gate_ece",
+        "reason_ece",
+    )
+    test = document["permutation"]
     return {
         "decision": document["release"],
         "headline": headline(document),
@@ -121,7 +136,39 @@ def _evidence(job: Job) -> dict[str, Any]:
         "sites": [{key: row[key] for key in by_site} for row in document["sites"]],
         "snr": document["snr"],
         "false_alarms_by_label": document["gate"]["false_alarms_by_label"],
+        "protocol": document["protocol"],
+        "negatives": {
+            kind: {name: row[name] for name in ("clips", "auroc", "fpr95")}
+            for kind, row in document["gate"]["negatives"].items()
+        },
+        "slices": document["slices"],
+        "calibration_spread": document["calibration_spread"],
+        "permutation": test and {name: test.get(name) for name in ("p", "within")},
     }
+
+
+def _contents(loaded: Corpus) -> dict[str, Any]:
+    """What the corpus is made of."""
+    table = loaded.table
+    return {
+        "parts": by_part(table, loaded.parts.to_numpy()),
+        "corpora": by_corpus(table),
+        "sites": by_site(table),
+    }
+
+
+def _training(job: Job) -> list[dict[str, Any]]:
+    """The phases in which sites trained, from their histories."""
+    base = job.parents.get("base")
+    phases = [("adapters and heads", "federate")]
+    if (
+        base is not None and "history.json" in base.files
+    ):  # it learned at the sites too, and not in pretraining alone
+        phases.insert(0, ("the cry gate", "base"))
+    return [
+        describe_training(name, json.loads(job.file(parent, "history.json").read_text()))
+        for name, parent in phases
+    ]
 
 
 def _latency(graph: Path, waves: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -13,12 +13,12 @@ import pandas as pd
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from infra.data.summary import by_part
 from infra.data.synth.config import SYNTH_VERSION
 from infra.federation.files import write_atomic
 from infra.report.render import render_report
 from infra.stages import Artifact, fetch, resolve
 from models.errors import OutputError
-from models.frames import PART_NAMES
 from tasks.drift import copy_reference
 from tasks.evaluate import read_evaluation
 from tasks.gate import copy_data_docs, read_verdict
@@ -147,19 +147,10 @@ def _history(federation: Artifact) -> Json:
 def _data(corpus: Artifact, parameters: Json) -> Json:
     content = runtime().content
     table = pd.read_csv(fetch(content, corpus, "clips.csv"), keep_default_na=False)
-    parts = {}
-    for code, name in enumerate(PART_NAMES):
-        rows = table[table["part"] == code]
-        parts[name] = {
-            "cries": int((rows["role"] == "cry").sum()),
-            "noncries": int((rows["role"] == "ood_noncry").sum()),
-            "public": int((rows["role"] == "noise").sum()),
-            "groups": int(rows["group"].nunique()),
-        }
     return {
         "synthetic": corpus.values["synthetic"],
         "manifest_digest": corpus.values["manifest"],
         "corpora": sorted(set(table["corpus"])),
         "synth": {**parameters["synth"], "version": SYNTH_VERSION} if corpus.values["synthetic"] else None,
-        "parts": parts,
+        "parts": by_part(table, table["part"]),
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
@@ -66,9 +67,16 @@ class Manifest:
 
 def platforms_of(table: pd.DataFrame) -> dict[str, str]:
     """clip_id → platform of a manifest's table, which need not name any."""
-    if "platform" not in table:
-        return {}
-    return {str(sha)[:16]: str(p) for sha, p in zip(table["sha256"], table["platform"], strict=True) if p}
+    return columns_of(table, ("platform",)).get("platform", {})
+
+
+def columns_of(table: pd.DataFrame, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """clip_id → value by column, of those columns that a manifest's table has; clips without a value are left out."""
+    return {
+        name: {str(sha)[:16]: str(v) for sha, v in zip(table["sha256"], table[name], strict=True) if v}
+        for name in names
+        if name in table
+    }
 
 
 def load_manifest(path: Path, *, limits: Limits | None = None) -> Manifest:

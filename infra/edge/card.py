@@ -1,7 +1,8 @@
-"""The model card of a release: what it is for, what it learned from, how good it is and where it is not.
+"""The model card of a release: what it is for, what it learned from, how, how good it is and where it is not.
 
 Source: Mitchell et al., Model Cards for Model Reporting, https://arxiv.org/abs/1810.03993. Everything in it comes from the
-bundle's manifest, so that the two cannot disagree.
+bundle's manifest, which has it from the run's own documents, so that they cannot disagree. What a release of before lacks is
+left out.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from infra.edge.card_markdown import bullets, interval, number, percent, plain, table
+from infra.edge.card_parts import CARD_NAME, calibration, data, provenance, training
 from infra.edge.release import BundleManifest
 
-CARD_NAME: Final = "model_card.md"
+__all__ = ["CARD_NAME", "INTENDED_USE", "LIMITS", "NOT_A_DEVICE", "OUT_OF_SCOPE", "model_card"]
 
 NOT_A_DEVICE: Final = (
     "Research software, not a medical device: no diagnosis, treatment or alarm may depend on it."
@@ -20,21 +23,28 @@ INTENDED_USE: Final = (
     "Research on infant cries, and listening aids whose users know that they err and stay within earshot.",
     "A fleet runs it only after a named clinician has signed it off for that fleet.",
 )
+OUT_OF_SCOPE: Final = (
+    "Watching over an infant in place of a person, or calling for one.",
+    "Saying what ails an infant, or that nothing does: silence of this model is no sign of well-being.",
+    "Telling infants apart, or their sex, age or origin.",
+    "Sounds other than those of infants of the age and places described under Data.",
+)
 LIMITS: Final = (
     "A cry's reason is what carers wrote down, which no one can check.",
     "Noise of kinds that training never heard is the hardest: expect false alarms from it.",
     "It was judged clip by clip on short recordings, not on nights.",
     "Scores are of microphones and rooms like those of the sites above; elsewhere calibrate first, or expect worse.",
 )
+_GATE, _REASON = "cry or not, AUROC", "reason, macro-F1"
+_KINDS: Final = {
+    "all": "all of them", "site": "other sounds of the sites", "public": "public noise of unheard classes",
+}  # fmt: skip
 
 
 def model_card(manifest: BundleManifest) -> str:
     """The card in Markdown."""
-    data, evidence = manifest.data, manifest.evidence
-    kind = (
-        "SYNTHETIC recordings: the numbers say nothing about infants" if data.synthetic else "real recordings"
-    )
-    why = f", and why it may be ({', '.join(manifest.reasons)})" if manifest.reasons else ""
+    evidence, reasons = manifest.evidence, bool(manifest.reasons)
+    why = f", and why it may be ({', '.join(map(plain, manifest.reasons))})" if reasons else ""
     lines = [
         "# Infant-cry classifier",
         "",
@@ -44,45 +54,35 @@ def model_card(manifest: BundleManifest) -> str:
         "",
         "## Intended use",
         "",
-        *_bullets(INTENDED_USE),
+        *bullets(INTENDED_USE),
+        "",
+        "### Out of scope",
+        "",
+        *bullets(OUT_OF_SCOPE),
         "",
         "## Data",
         "",
-        f"- Learned from {kind}.",
-        *_bullets(_data(manifest)),
-        "",
+        *data(manifest),
+        *training(evidence.get("training")),
         "## How good it is",
         "",
-        *_headline(evidence, reasons=bool(manifest.reasons)),
+        *_headline(evidence, reasons=reasons),
         "",
+        *_negatives(evidence.get("negatives")),
         *_sites(evidence.get("sites")),
-        *_snr(evidence.get("snr"), reasons=bool(manifest.reasons)),
+        *_snr(evidence.get("snr"), reasons=reasons),
+        *_metadata(evidence.get("slices"), reasons=reasons),
         *_false_alarms(evidence.get("false_alarms_by_label")),
+        *calibration(manifest),
         "## Limits",
         "",
-        *_bullets(LIMITS),
-        *_bullets(manifest.notes),
+        *bullets(LIMITS),
+        *bullets(_measured_limits(manifest)),
+        *bullets(plain(note, 1000) for note in manifest.notes),
         "",
+        *provenance(manifest),
     ]
     return "\n".join(lines)
-
-
-def _data(manifest: BundleManifest) -> Iterator[str]:
-    data, counts = manifest.data, manifest.evidence.get("counts")
-    yield f"Manifest of clips: `{data.manifest_digest}`."
-    if data.corpora:
-        yield f"Corpora: {', '.join(data.corpora)}."
-    yield (
-        f"Split by group (an infant or a recording device) into {data.n_folds} folds: fold {data.test_fold} was tested on and "
-        f"never trained or selected on, fold {data.val_fold} selected and calibrated."
-    )
-    if isinstance(counts, Mapping):
-        yield (
-            f"Tested on {counts['clips']} clips of {counts['sites']} sites: {counts['cries']} cries of "
-            f"{counts['groups_of_cries']} groups, {counts['site_noncries']} other sounds of the same sites, "
-            f"{counts['public_noncries']} of public noise."
-        )
-    yield f"Calibrated for {len(manifest.calibrations)} sites, and pooled for any other."
 
 
 def _headline(evidence: Mapping[str, Any], *, reasons: bool) -> Iterator[str]:
@@ -90,20 +90,33 @@ def _headline(evidence: Mapping[str, Any], *, reasons: bool) -> Iterator[str]:
     if not isinstance(found, Mapping):
         yield "It was not evaluated."
         return
-    yield "95 % intervals by bootstrap over groups."
+    protocol = evidence.get("protocol")
+    how = protocol.get("interval") if isinstance(protocol, Mapping) else None
+    yield f"In brackets: {plain(how)}." if how else "95 % intervals by bootstrap over groups."
     yield ""
-    names = {
-        "gate_auroc": "cry or not, AUROC",
-        "gate_fpr95": "cry or not, false alarms at 95 % sensitivity",
-    }
+    names = {"gate_auroc": _GATE, "gate_fpr95": "cry or not, false alarms at 95 % sensitivity"}
     if reasons:
-        names |= {"macro_f1": "reason, macro-F1", "auc": "reason, AUC"}
-    yield from _table(("", "value"), [(label, _interval(found.get(key))) for key, label in names.items()])
+        names |= {"macro_f1": _REASON, "auc": "reason, AUC", "reason_ece": "reason, ECE after temperature"}
+    values = ((label, interval(found.get(key))) for key, label in names.items() if key in found)
+    yield from table(("", "value"), values)
     decision = evidence.get("decision")
     if isinstance(decision, Mapping):
         verb = "ships" if decision.get("ship_reason_head") else "is withheld"
-        yield ""
-        yield f"The reason head {verb}: {decision.get('why')}."
+        yield f"The reason head {verb}: {plain(decision.get('why'), 1000)}."
+
+
+def _negatives(found: Any) -> Iterator[str]:
+    """The gate against each kind of what is not a cry: one number over all of them hides the hardest."""
+    if not found:
+        return
+    yield "### By kind of what is not a cry"
+    yield ""
+    rows = [
+        (title, number(found[kind].get("clips"), 0), interval(found[kind]["auroc"]), interval(found[kind]["fpr95"]))
+        for kind, title in _KINDS.items()
+        if kind in found
+    ]  # fmt: skip
+    yield from table(("against", "clips", _GATE, "false alarms at 95 % sensitivity"), rows)
 
 
 def _sites(rows: Any) -> Iterator[str]:
@@ -112,9 +125,10 @@ def _sites(rows: Any) -> Iterator[str]:
         return
     yield "### By site"
     yield ""
-    table = [(str(r["site"]), str(r["groups"]), str(r["cries"]), _interval(r["gate_auroc"])) for r in rows]
-    yield from _table(("site", "groups", "cries", "cry or not, AUROC"), table)
-    yield ""
+    yield from table(
+        ("site", "groups", "cries", _GATE),
+        ((plain(r["site"]), str(r["groups"]), str(r["cries"]), interval(r["gate_auroc"])) for r in rows),
+    )
 
 
 def _snr(rows: Any, *, reasons: bool) -> Iterator[str]:
@@ -122,13 +136,37 @@ def _snr(rows: Any, *, reasons: bool) -> Iterator[str]:
         return
     yield "### By noise mixed in"
     yield ""
-    names = ("gate_auroc", "macro_f1") if reasons else ("gate_auroc",)
-    table = [
-        ("as recorded" if r["snr_db"] is None else f"{r['snr_db']:g} dB", *(_interval(r[n]) for n in names))
-        for r in rows
-    ]
-    yield from _table(("SNR", "cry or not, AUROC", "reason, macro-F1")[: 1 + len(names)], table)
-    yield ""
+    head, names = _scores(reasons)
+    yield from table(
+        ("SNR", *head),
+        (
+            (
+                "as recorded" if r["snr_db"] is None else f"{r['snr_db']:g} dB",
+                *(interval(r[n]) for n in names),
+            )
+            for r in rows
+        ),
+    )
+
+
+def _metadata(columns: Any, *, reasons: bool) -> Iterator[str]:
+    """By platform, age and sex, where the manifest has them; against the sites' own sounds, as public noise has none of these."""
+    head, names = _scores(reasons)
+    for column, rows in (columns or {}).items():
+        yield f"### By {plain(column)}"
+        yield ""
+        yield from table(
+            (plain(column), "groups", "cries", *head),
+            (
+                (plain(r["value"]), str(r["groups"]), str(r["cries"]), *(interval(r[n]) for n in names))
+                for r in rows
+            ),
+        )
+
+
+def _scores(reasons: bool) -> tuple[Sequence[str], Sequence[str]]:
+    """Heads and keys of what a slice tells."""
+    return ((_GATE, _REASON), ("gate_auroc", "macro_f1")) if reasons else ((_GATE,), ("gate_auroc",))
 
 
 def _false_alarms(rows: Any) -> Iterator[str]:
@@ -136,32 +174,29 @@ def _false_alarms(rows: Any) -> Iterator[str]:
         return
     yield "### False alarms by sound"
     yield ""
-    table = [
-        (str(r["label"]), str(r["kind"]), str(r["clips"]), _percent(r["called_cry"]))
-        for r in sorted(rows, key=lambda r: (-(r["called_cry"] or 0.0), r["label"], r["kind"]))
-    ]
-    yield from _table(("sound", "from", "clips", "called a cry"), table)
-    yield ""
+    yield from table(
+        ("sound", "from", "clips", "called a cry"),
+        (
+            (plain(r["label"]), str(r["kind"]), str(r["clips"]), percent(r["called_cry"]))
+            for r in sorted(rows, key=lambda r: (-(r["called_cry"] or 0.0), r["label"], r["kind"]))
+        ),
+    )
 
 
-def _bullets(lines: Any) -> Iterator[str]:
-    # notes are people's own words: kept to one line each, so that they cannot become headings
-    return (f"- {' '.join(str(line).split())}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
-
-
-def _interval(value: Any) -> str:
-    if not isinstance(value, Mapping) or value.get("value") is None:
-        return "–"
-    text = f"{value['value']:.3f}"
-    return text if value.get("low") is None else f"{text} ({value['low']:.3f}–{value['high']:.3f})"
-
-
-def _percent(value: Any) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+def _measured_limits(manifest: BundleManifest) -> Iterator[str]:
+    """Limits that are numbers of this very run."""
+    evidence, mel = manifest.evidence, manifest.model.get("log_mel")
+    if isinstance(mel, Mapping) and isinstance(mel.get("f_max"), (int, float)):
+        yield f"Nothing above {mel['f_max']:g} Hz is heard: what tells sounds apart only there is lost."
+    found: Any = evidence.get("negatives") or {}
+    unheard: Any = (found.get("public") or {}).get("auroc")
+    if unheard and unheard.get("value") is not None:
+        yield f"Against public noise of classes that training never heard, its AUROC is {interval(unheard)}."
+    test: Any = evidence.get("permutation")
+    if test and test.get("p") is not None:
+        yield (
+            f"Whether the labels carry a signal: dealing them out anew within each {plain(test.get('within', 'site'))} scores as "
+            f"well with p = {test['p']:.3f}."
+        )
+    if manifest.data.synthetic:
+        yield "All its numbers are of synthetic cries: they say that the pipeline works, not how infants cry."

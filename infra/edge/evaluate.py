@@ -58,19 +58,22 @@ def evaluate_bundle(
         ManifestError: no labelled clip in that part.
         DataError: none of them could be scored.
     """
-    from infra.data.manifest import platforms_of
+    from infra.data.manifest import columns_of
     from infra.evaluation.evaluate import evaluate
     from infra.evaluation.protocol import EvaluationConfig
+    from infra.evaluation.slices import METADATA
 
     result = score_manifest(bundle, manifest, part=part, limits=limits, on_done=on_done)
     release = bundle.manifest
+    described = columns_of(manifest.table, METADATA)
     document = evaluate(
         result.scores,
         {site: c.calibration() for site, c in release.calibrations.items()},
         default=release.default_calibration.calibration(),
         config=EvaluationConfig(resamples=resamples),
         system="release",
-        platforms=platforms_of(manifest.table),
+        platforms=described.get("platform", {}),
+        metadata=described,
     )
     return {
         "bundle": {

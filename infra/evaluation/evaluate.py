@@ -19,7 +19,7 @@ from infra.evaluation.protocol import (
 )
 from infra.evaluation.release import majority_reason, release_decision
 from infra.evaluation.selective import abstention_metrics, risk_coverage_metrics
-from infra.evaluation.slices import site_slices, snr_slices, spread
+from infra.evaluation.slices import metadata_slices, site_slices, snr_slices, spread
 from models import metrics as m
 from models.calibration import SiteCalibration
 from models.errors import DataError
@@ -38,6 +38,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     system: str = SYSTEM,
     platforms: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Mapping[str, str]] | None = None,
     no_signal: str | None = None,
     leaky: Json | None = None,
 ) -> Json:
@@ -53,12 +54,13 @@ def evaluate(
         config: the protocol's settings.
         system: what `scores` is called in the table of systems.
         platforms: clip_id → platform, within which labels are permuted; by default, and where one is missing, within sites.
+        metadata: column → clip_id → value, such as platform, age and sex: the numbers by each value.
         no_signal: what the data gate found where its probe heard no signal in the labels: it holds the reason head back.
         leaky: `infra.leaky.leaky_protocol`, passed through as a warning.
 
     Returns:
-        A JSON document: protocol, counts, gate, reason, permutation, abstention, risk_coverage, snr, sites, calibration_spread,
-        systems, leaky_warning, release. Undefined numbers are None.
+        A JSON document: protocol, counts, gate, reason, permutation, abstention, risk_coverage, snr, sites, slices,
+        calibration_spread, systems, leaky_warning, release. Undefined numbers are None.
 
     Raises:
         DataError: no labelled clip as recorded is among the rows.
@@ -91,6 +93,7 @@ def evaluate(
         "risk_coverage": risk_coverage_metrics(clean),
         "snr": snr_slices(bench),
         "sites": rows,
+        "slices": metadata_slices(clean, metadata or {}),
         "calibration_spread": spread(rows),
         "systems": systems,
         "leaky_warning": leaky,

@@ -1,4 +1,4 @@
-"""The same numbers on parts of the clips: by SNR, by site."""
+"""The same numbers on parts of the clips: by SNR, by site, by what a manifest says of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import numpy as np
 from infra.evaluation.protocol import Bench, Json, as_recorded, number
 from models import metrics as m
 from models.calibration import SiteCalibration
+
+METADATA = ("platform", "age", "sex")
+"""Columns of a manifest that describe who cries, and into what."""
+
+MOST_VALUES = 12
 
 
 def snr_slices(bench: Bench) -> list[Json]:
@@ -39,6 +44,23 @@ def site_slices(bench: Bench, calibrations: Mapping[str, SiteCalibration]) -> li
             "calibration": own.to_dict() if own else None,
         }  # fmt: skip
         out.append(row)
+    return out
+
+
+def metadata_slices(bench: Bench, columns: Mapping[str, Mapping[str, str]]) -> dict[str, list[Json]]:
+    """The same by the values of each column that describes clips (clip_id → value): the commonest `MOST_VALUES`, in order.
+
+    The gate is judged against non-cries of the same value: public noise, which has none, is left out.
+    """
+    out: dict[str, list[Json]] = {}
+    ids = [str(x) for x in bench.scores.clip_id]
+    for name, known in columns.items():
+        value = np.array([known.get(x, "") for x in ids], dtype=str)
+        found, counts = np.unique(value[value != ""], return_counts=True)
+        if not len(found):
+            continue
+        common = sorted(found[np.argsort(-counts, kind="stable")[:MOST_VALUES]])
+        out[name] = [{"value": str(v), **_brief(bench.rows(value == v), floor=True)} for v in common]
     return out
 
 

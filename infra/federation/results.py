@@ -106,3 +106,21 @@ def load_theta(path: Path, schema: AdapterSchema) -> npt.NDArray[np.float32]:
         raise IntegrityError(f"{path} holds {sorted(arrays)}, not one vector `theta`")
     schema.check(arrays["theta"], str(path))
     return arrays["theta"]
+
+
+def describe_training(name: str, history: dict[str, Any]) -> dict[str, Any]:
+    """A finished job in a few plain values, from its `history.json`: for a release's manifest and card."""
+    plan, rounds = history["plan"], history["rounds"]
+    sizes = [size for done in rounds for size in done["bytes_up"].values()]
+    return {
+        "name": name,
+        "rounds": len(rounds),
+        "sites": len(history["sites"]),
+        "parameters": history["parameters"],
+        "codec": plan["codec"],
+        "secure": plan["secure"],
+        "control_variates": plan["control_variates"],
+        "prox_mu": plan["local"]["prox_mu"] if plan.get("gate") is None else 0.0,
+        "upload_bytes": round(sum(sizes) / len(sizes)) if sizes else None,
+        "privacy": history.get("privacy"),
+    }

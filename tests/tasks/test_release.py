@@ -38,6 +38,10 @@ CORPUS = SynthConfig(
     sites=2, infants_per_site=5, cries_per_infant=2, noncries_per_site=6, public_noise=12, clip_seconds=1.2
 )
 SPLIT = {"folds": 5, "test_fold": 0, "val_fold": 1}
+HISTORY = {
+    "sites": ["a", "b"], "parameters": 1234, "rounds": [{"bytes_up": {"a": 1000, "b": 3000}}],
+    "plan": {"codec": {"bits": 8}, "secure": True, "control_variates": True, "local": {"prox_mu": 0.01}, "gate": None},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthesise(CORPUS, folder / "corpus")
     net = CryNet(preset("tiny"), REASONS, seed=3)
     scores: ClipScores = make_scores(infants=8)
-    document = evaluate(scores, {}, config=EvaluationConfig(resamples=50))
+    phones = {str(c): "android" if k % 2 else "ios" for k, c in enumerate(scores.clip_id)}
+    document = evaluate(scores, {}, config=EvaluationConfig(resamples=50), metadata={"platform": phones})
     assert document["release"]["ship_reason_head"]
     files = {
-        "pretrain/base.safetensors": encode_arrays(dict(to_arrays(net))),
+        "base/base.safetensors": encode_arrays(dict(to_arrays(net))),
         "federate/theta.safetensors": encode_arrays({"theta": get_vector(net)}),
         "gate/verdict.json": Verdict("federation", True, (), (), (), {}, ()).to_json().encode(),
+        "federate/history.json": json.dumps(HISTORY).encode(),
         "evaluate/evaluation.json": json.dumps(document).encode(),
     }
     for name, data in files.items():
@@ -114,10 +120,41 @@ def test_a_release_carries_what_a_device_needs(run: Callable[..., tuple[Any, Pat
     frames = np.frombuffer(bundle.read(INPUTS), "<f4").reshape(answers["frames"], -1)
     outputs = Graph(bundle.read()).run(frames)
     assert np.abs(outputs["reason_probabilities"] - answers["reason_probabilities"]).max() < 1e-5
+
+
+def test_the_cards_numbers_are_those_of_the_runs_documents(
+    world: Path, run: Callable[..., tuple[Any, Path]]
+) -> None:
+    _, out = run("first")
     card = (out / "model_card.md").read_text()
-    assert "### By site" in card
-    assert "### By noise mixed in" in card
-    assert "SYNTHETIC" in card
+    document = json.loads((world / "evaluate" / "evaluation.json").read_text())
+    for part in ("### By site", "### By noise mixed in", "### By platform", "SYNTHETIC", "## Provenance"):
+        assert part in card
+    f1, public = document["reason"]["macro_f1"], document["gate"]["negatives"]["public"]
+    assert f"| reason, macro-F1 | {told(f1)} |" in card
+    assert f"| public noise of unheard classes | {public['clips']} | {told(public['auroc'])} |" in card
+    for row in document["sites"]:
+        assert f"| {row['site']} | {row['groups']} | {row['cries']} | {told(row['gate_auroc'])} |" in card
+    for row in document["slices"]["platform"]:
+        assert f"| {row['value']} | {row['groups']} | {row['cries']} | {told(row['gate_auroc'])} |" in card
+    zero = next(r for r in document["snr"] if r["snr_db"] is not None)
+    assert f"| {zero['snr_db']:g} dB | {told(zero['gate_auroc'])} | {told(zero['macro_f1'])} |" in card
+    assert f"{document['permutation']['p']:.3f}" in card
+    assert (
+        "adapters and heads: 1 rounds over 2 sites; 1,234 numbers travel, 8 bits a number, under masks"
+        in card
+    )
+    assert "0.00 MB a site and round; control variates and a proximal term (μ = 0.01); no noise added" in card
+    cries = CORPUS.sites * CORPUS.infants_per_site * CORPUS.cries_per_infant
+    rows = [
+        line.split("|") for line in card.splitlines() if line.startswith(("| train |", "| val |", "| test |"))
+    ]
+    assert sum(int(row[3]) for row in rows) == cries
+    assert "| synth-1 | " in card or "synth" in card
+
+
+def told(value: dict[str, Any]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
 
 
 def test_two_runs_give_one_release(run: Callable[..., tuple[Any, Path]]) -> None:
