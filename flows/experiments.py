@@ -16,14 +16,16 @@ from tasks.experiments import measure, prepare, present, tune
 
 
 @flow(name="experiments", persist_result=False)
-def experiments(out: Path, quick: bool = False) -> str:
-    """Run the plan, or a quick look at the machinery that shows nothing else; returns the page's path.
+def experiments(out: Path, quick: bool = False, small: bool = False) -> str:
+    """Run the plan, or a quick look at the machinery that shows nothing else, or control variates alone; returns the page's path.
 
     Raises:
         ConflictError: another run writes to the folder.
         OutputError: the folder cannot be written.
     """
     plan, config = (plans.QUICK, plans.QUICK_WORLD) if quick else (plans.FULL, plans.FULL_WORLD)
+    if small and not quick:
+        plan = plans.SMALL
     world = prepare(config, out)
     tuned = tune(world, plan, out)
     measured = measure(world, plan, tuned, out)

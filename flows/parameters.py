@@ -84,6 +84,23 @@ class RetrainParameters(_Parameters):
     channel: Literal["dev", "staging"] = "dev"
 
 
+class ReproduceParameters(_Parameters):
+    """The paper's table."""
+
+    quick: bool = Field(False, description="the machinery alone; the numbers mean nothing")
+    full: bool = Field(False, description="all of the experiments and the evidence, too: many hours")
+    again: bool = Field(
+        False, description="run the pipeline although a run with the same parameters is there"
+    )
+    out: Path | None = Field(None, description="folder for table and trainings; default: RUNS/reproduce")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ReproduceParameters:
+        if self.quick and self.full:
+            raise ValueError("quick and full contradict each other: choose one")
+        return self
+
+
 class RolloutParameters(_Parameters):
     """How a release reaches a fleet, ring by ring."""
 

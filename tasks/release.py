@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
@@ -20,8 +18,8 @@ from infra.edge.bundle import describe_files, write_bundle
 from infra.edge.contents import add_contents
 from infra.edge.export import export_onnx, require_agreement
 from infra.edge.graph import check_graph
+from infra.edge.latency import measure_latency
 from infra.edge.release import BundleManifest, CalibrationDocument, DataProvenance
-from infra.edge.runtime import Graph
 from infra.edge.variants import write_device_files
 from infra.evaluation.evaluate import headline
 from infra.federation.base import load_base
@@ -97,7 +95,7 @@ def export(job: Job) -> StageResult:
         values={"release": manifest.digest(), "operators": operators, "parity_clips": len(waves)},
         info={
             "parity": difference,
-            "latency_ms": _latency(graph, waves),
+            "latency_ms": measure_latency(graph.read_bytes(), waves),
             "note": f"opset 13, {len(operators)} operators, differs from torch by {difference:.1e}",
         },
     )
@@ -169,17 +167,6 @@ def _training(job: Job) -> list[dict[str, Any]]:
         describe_training(name, json.loads(job.file(parent, "history.json").read_text()))
         for name, parent in phases
     ]
-
-
-def _latency(graph: Path, waves: npt.NDArray[np.float32]) -> dict[str, float]:
-    """ONNX Runtime on one thread, one-second frames one at a time, in milliseconds."""
-    session = Graph(graph.read_bytes())
-    times = []
-    for wave in [*waves[:10], *waves]:  # the first ten only warm up
-        started = time.perf_counter()
-        session.run(wave[None])
-        times.append(1e3 * (time.perf_counter() - started))
-    return {f"p{q}": round(float(np.percentile(times[10:], q)), 3) for q in (50, 95)}
 
 
 def _waves(loaded: Corpus) -> np.ndarray:

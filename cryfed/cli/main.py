@@ -201,6 +201,7 @@ def _register() -> None:
         fleet_keys,
         listen,
         quantise,
+        reproduce,
         score,
         server,
         store,
@@ -215,6 +216,7 @@ def _register() -> None:
     experiments.register(app)
     evidence.register(app)
     drift.register(app)
+    reproduce.register(app)
     score.register(app)
     quantise.register(app)
     listen.register(app)

@@ -43,16 +43,16 @@ def data(manifest: BundleManifest) -> Iterator[str]:
         )
         yield from table(("corpus", "licence", "clips", "groups"), rows)
     if facts.get("parts"):
-        rows = (
+        parts: Iterable[Sequence[str]] = (
             (plain(name), *(str(part[key]) for key in ("groups", "cries", "noncries", "public")))
             for name, part in facts["parts"].items()
         )  # fmt: skip
-        yield from table(("part", "groups", "cries", "other sounds of the sites", "public noise"), rows)
+        yield from table(("part", "groups", "cries", "other sounds of the sites", "public noise"), parts)
     if facts.get("sites"):
-        rows = (
+        sites: Iterable[Sequence[str]] = (
             (plain(r["site"]), *(str(r[key]) for key in ("groups", "cries", "noncries"))) for r in facts["sites"]
         )  # fmt: skip
-        yield from table(("site, all parts", "groups", "cries", "other sounds"), rows)
+        yield from table(("site, all parts", "groups", "cries", "other sounds"), sites)
 
 
 def training(found: Any) -> Iterator[str]:
@@ -115,7 +115,8 @@ def calibration(manifest: BundleManifest) -> Iterator[str]:
         "after",
     )
     yield from table(head, (_calibrated(name, c, error.get(name, {}), reasons) for name, c in known))
-    spread: Any = (manifest.evidence.get("calibration_spread") or {}).get("gate_ece_after")
+    spreads: Any = manifest.evidence.get("calibration_spread") or {}
+    spread = spreads.get("gate_ece_after")
     if spread:
         yield (
             f"Across sites the gate's ECE after calibration is {number(spread['mean'])} on average, from {number(spread['min'])} "

@@ -52,6 +52,12 @@ FULL = Plan(
 )
 FULL_WORLD = WorldConfig(preset(FULL.preset).to_dict())
 
+SMALL = replace(
+    FULL, ablations=(), ablation_settings=(), arms=tuple(a for a in ARMS if a.name in ("average", "cv")), settings=SETTINGS[:3],
+    questions=QUESTIONS[:1], rates=(0.1, 0.2), rounds=40, tuning_rounds=10, seeds=(1, 2, 3),
+)  # fmt: skip
+"""Control variates against averaging alone, where all sites are asked: 18 trainings and 12 short ones instead of 240."""
+
 QUICK = replace(
     FULL, settings=(Setting(0.1, 0.5),), ablation_settings=(Setting(0.1, 0.5),), local=LocalConfig(steps=2, batch_size=8),
     rates=(0.1, 0.4), rounds=6, tuning_rounds=3, seeds=(1, 2), ablation_seeds=1,

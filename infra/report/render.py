@@ -29,7 +29,8 @@ from typing import Any
 
 from infra.report import charts, signal_charts
 from infra.report.pages import environment, stylesheet
-from infra.report.paper import paper_table, travels
+from infra.report.paper import paper_document, sources_of_run
+from infra.report.paper_cells import travels
 from models.errors import OutputError
 
 Json = Mapping[str, Any]
@@ -45,13 +46,13 @@ SYSTEM_NAMES = {
 _FOLDER = Path(__file__).parent
 
 
-def render_report(metrics: Json, out: Path) -> None:
-    """Write the report of `metrics` to the file `out`, whole or not at all.
+def render_report(metrics: Json, out: Path, paper: Json | None = None) -> None:
+    """Write the report of `metrics` to the file `out`, whole or not at all; `paper` as in `render_html`.
 
     Raises:
         OutputError: `out` cannot be written.
     """
-    write_page(render_html(metrics), out)
+    write_page(render_html(metrics, paper), out)
 
 
 def write_page(page: str, out: Path) -> None:
@@ -77,8 +78,8 @@ def write_page(page: str, out: Path) -> None:
         ) from None
 
 
-def render_html(metrics: Json) -> str:
-    """The page as text; equal documents give equal pages."""
+def render_html(metrics: Json, paper: Json | None = None) -> str:
+    """The page as text; equal documents give equal pages. `paper` is the paper's table, where more is known than this run."""
     from markupsafe import Markup
 
     templates = environment(_FOLDER)
@@ -105,7 +106,7 @@ def render_html(metrics: Json) -> str:
         peak_memory_mb=metrics.get("peak_memory_mb"),
         css=stylesheet(),
         charts={name: Markup(figure) for name, figure in _charts(metrics).items()},  # noqa: S704 — drawn and escaped by us
-        paper=paper_table(metrics),
+        paper=paper or paper_document(sources_of_run(metrics)),
         confusion=_confusion(evaluation),
         upload=_upload(metrics.get("federation")),
         heard=_upload(metrics.get("cry_gate")),

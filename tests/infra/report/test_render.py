@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from infra.report import render, signal_charts
-from infra.report.paper import paper_table
+from infra.report.paper import paper_document, sources_of_run
 from infra.report.render import render_html, render_report
 from models.errors import OutputError
 
@@ -103,12 +103,16 @@ def test_numbers_are_the_documents(metrics, html):
 
 def test_synthetic_data_is_called_synthetic_everywhere_it_counts(metrics, html):
     assert "Everything here was measured on synthetic audio" in html
-    assert "synthetic cries" in paper_table(metrics)[0]["conditions"]
+    first = paper_document(sources_of_run(metrics))["rows"][0]
+    assert first["synthetic"]["protocol"].startswith("synthetic cries")
+    assert "absent" in first["real"]
     real = {**metrics, "data": {**metrics["data"], "synthetic": False}, "evaluation": None}
     page = render_html(real)
-    assert "synthetic" not in page
+    assert "synthetic audio" not in page
     real["evaluation"] = metrics["evaluation"]
-    assert "recorded cries" in paper_table(real)[0]["conditions"]
+    first = paper_document(sources_of_run(real))["rows"][0]
+    assert first["real"]["protocol"].startswith("recorded cries")
+    assert "absent" in first["synthetic"]
 
 
 def test_a_gate_alone_is_reported_as_such(metrics, scores_of):
@@ -230,11 +234,14 @@ def test_a_constant_answer_has_a_chart_of_one_bar(metrics):
     assert "observed 0.175" in drawn
 
 
-def test_what_was_not_measured_is_said_to_be(metrics):
-    rows = {row["claim"]: row for row in paper_table(metrics)}
-    assert rows["Control variates"]["measured"] == "not measured in this run"
-    assert rows["Upload per site and round"]["measured"] == "0.39 MB"
-    assert "not a Jetson" in rows["Latency of a one-second frame"]["conditions"]
+def test_what_was_not_measured_is_said_to_be(metrics, undrawn):
+    rows = {row["claim"]: row for row in paper_document(sources_of_run(metrics))["rows"]}
+    assert "cryfed reproduce" in rows["Rounds saved by control variates"]["synthetic"]["absent"]
+    assert rows["Upload a site and round"]["synthetic"]["text"] == "0.39 MB"
+    assert "not a Jetson" in rows["Latency of a one-second frame"]["synthetic"]["protocol"]
+    page = render_html(metrics)
+    assert "not measured in this run" in page
+    assert "0.39 MB" in page
 
 
 def test_it_is_written_whole_or_not_at_all(metrics, tmp_path):
