@@ -150,7 +150,7 @@ def simple_model(synth: SynthConfig, folder: Path) -> Json:
             [corpus.root / path for path in table["path"]],
             max_seconds=limits.max_clip_seconds, max_bytes=limits.max_file_bytes,
         ).astype(np.float64)  # fmt: skip
-        reason = table["label"].map({name: k for k, name in enumerate(REASONS)}).to_numpy(np.int64)
+        reason = np.array([REASONS.index(name) for name in table["label"]], np.int64)
         learn, test = (part == TRAIN).to_numpy(), (part == TEST).to_numpy()
         said = fit_logistic(x[learn], reason[learn])(x[test]).argmax(axis=1)
     classes = np.unique(reason[learn])

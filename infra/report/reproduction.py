@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.report.pages import environment, stylesheet
-from infra.report.paper import Json, Sources, cells_of, paper_document
+from infra.report.paper import Sources, cells_of, paper_document
+from infra.report.paper_cells import Json
 from infra.report.render import render_report, short, when, write_page
 from models.errors import DataError
 
