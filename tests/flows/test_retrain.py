@@ -98,11 +98,8 @@ def test_every_number_of_the_report_is_in_metrics_json(run: Reference) -> None:
         "majority",
     }
     assert metrics["evaluation"]["permutation"]["within"] == "platform"
-    assert metrics["evaluation"]["leaky_warning"]["systems"].keys() == {
-        "logistic_regression",
-        "support_vector_machine",
-    }
-    assert metrics["data_gate"]["probe"]["judged"]
+    assert metrics["evaluation"]["leaky_warning"] is None, "thirty cries of five reasons are too few for it"
+    assert metrics["data_gate"]["probe"]["groups"] > 0
     assert set(metrics["timings"]) == STAGES
     assert metrics["peak_memory_mb"] > 100
 
@@ -113,7 +110,9 @@ def test_the_bundle_in_the_run_is_the_release(run: Reference) -> None:
     bundle = load_bundle(folder)
     assert bundle.manifest.digest() == metrics["run"]["release"]["digest"] == run.release
     parents = bundle.manifest.provenance["parents"]
-    assert parents and parents == {name: metrics["provenance"][name] for name in parents}  # noqa: PT018
+    made = metrics["provenance"]
+    assert parents == {name: made["cry_gate" if name == "base" else name] for name in parents}
+    assert {"base", "federate", "evaluate", "gate", "corpus"} <= set(parents)
     assert bundle.manifest.data.synthetic is True
     assert set(bundle.manifest.files) == {
         "model.onnx", "model.typed.onnx", "tensorrt.json", "model_card.md", "bom.cdx.json", INPUTS, OUTPUTS,
