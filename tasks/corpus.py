@@ -114,11 +114,6 @@ def corpus(job: Job) -> StageResult:
     )
 
 
-def read_platforms(uri: str) -> dict[str, str]:
-    """clip_id → platform of a filed corpus."""
-    return read_columns(uri, ("platform",)).get("platform", {})
-
-
 def read_columns(uri: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """clip_id → value of a filed corpus, by column that it has."""
     content = runtime().content

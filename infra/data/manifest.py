@@ -65,11 +65,6 @@ class Manifest:
         return tuple(sorted(set(self.table.loc[self.table["role"] == "cry", "label"])))
 
 
-def platforms_of(table: pd.DataFrame) -> dict[str, str]:
-    """clip_id → platform of a manifest's table, which need not name any."""
-    return columns_of(table, ("platform",)).get("platform", {})
-
-
 def columns_of(table: pd.DataFrame, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """clip_id → value by column, of those columns that a manifest's table has; clips without a value are left out."""
     return {

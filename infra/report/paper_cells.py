@@ -15,7 +15,8 @@ def absent(why: str) -> Cell:
 
 
 def cell(
-    value: Json, *, unit: str = "", digits: int = 3, sign: bool = False, protocol: str, seed: Any, n: str, command: str
+    value: Json, *, unit: str = "", digits: int = 3, sign: bool = False, protocol: str, seed: Any, n: str, command: str,
+    note: str = "",
 ) -> Cell:  # fmt: skip
     """A number as it is told, and all that it takes to make it again.
 
@@ -26,6 +27,7 @@ def cell(
         seed: that of the run, or those of the trainings.
         n: how many of what.
         command: what a person types.
+        note: what must stand beside the number.
     """
     if value.get("value") is None:
         return absent("undefined: the clips do not support it")
@@ -39,7 +41,7 @@ def cell(
         "value": value["value"], "low": low, "high": high, "unit": unit,
         "text": f"{told(value['value'])}{f' {unit}' if unit else ''}",
         "ends": None if low is None or high is None else f"{told(low)} to {told(high)}",
-        "protocol": protocol, "seed": seed, "n": n, "command": command,
+        "protocol": protocol, "seed": seed, "n": n, "command": command, "note": note,
     }  # fmt: skip
 
 
@@ -81,14 +83,14 @@ def reason_score(metrics: Json, key: str) -> Cell:
     if not reason:
         return absent("no reason head was judged")
     ships = (evaluation.get("release") or {}).get("ship_reason_head")
-    held = "" if ships else "; the release gate withholds the head"
     part = "of the test part, no group of which was trained or selected on"
     return cell(
         reason[key],
-        protocol=f"{_kind(metrics)} {part}{held}; {_interval(evaluation)}",
+        protocol=f"{_kind(metrics)} {part}; {_interval(evaluation)}",
         seed=seed_of(metrics),
         n=f"{reason['clips']} cries of {_groups(reason[key])}",
         command=command_of(metrics),
+        note="" if ships else "withheld by the release gate",
     )
 
 
@@ -107,6 +109,16 @@ def reason_ece(metrics: Json) -> Cell:
         n=f"{reason['clips']} cries of {_groups(after['ece'])}",
         command=command_of(metrics),
     )  # fmt: skip
+
+
+def signal_notes(metrics: Json) -> Iterator[str]:
+    """Whether a run's labels carry a signal, as its permutation test says."""
+    test = (metrics.get("evaluation") or {}).get("permutation") or {}
+    if test.get("p") is not None:
+        yield (
+            "Labels of the real clips are what carers wrote down; dealt out anew at random they score as well with p = "
+            f"{test['p']:.3f}."
+        )
 
 
 def ece_notes(metrics: Json) -> Iterator[str]:

@@ -12,8 +12,7 @@ The document is `metrics.json`. Every section may be missing; the page says so a
     cry_gate    the same, of the gate's own phase before it, where there was one
     evaluation  infra.evaluation.evaluate.evaluate(…)
     membership  infra.evaluation.membership.attack_training(…)
-    export      opset, operators, size_bytes, max_abs_diff, clips_compared, latency_ms {p50, p95}, latency_on
-    ablation    denoiser_macro_f1_at_0_db
+    export      opset, operators, size_bytes, max_abs_diff, clips_compared, latency_ms {p50, p95, low, high, n, on}
     provenance  stage → digest, in order
     timings     stage → seconds, in order
     peak_memory_mb

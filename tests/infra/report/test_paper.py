@@ -88,6 +88,19 @@ def test_numbers_are_those_of_the_documents(whole, run):
     assert "--manifest" not in c["command"]
 
 
+def test_a_withheld_head_and_labels_at_random_are_told(whole, run):
+    evaluation = run["evaluation"]
+    held = {
+        **run,
+        "evaluation": {**evaluation, "release": {**evaluation["release"], "ship_reason_head": False}},
+    }
+    first = rows(Sources(synthetic=run, real=held))["Reason macro-F1"]
+    assert first["synthetic"]["note"] == ""
+    assert first["real"]["note"] == "withheld by the release gate"
+    assert f"with p = {evaluation['permutation']['p']:.3f}" in first["why"]
+    assert "carers" not in rows(Sources(synthetic=run))["Reason macro-F1"]["why"]
+
+
 def test_the_denoisers_gain_is_the_recipe_less_what_lacks_it(whole):
     """Without it 3.1 points are lost (1.2 to 5.0), so it gains as many; on real clips it is the row of public noise at 0 dB."""
     row = rows(whole)["Denoiser at 0 dB"]
