@@ -82,7 +82,7 @@ def _phase(phase: Mapping[str, Any]) -> str:
     ]
     privacy = phase.get("privacy")
     noise = (
-        f"differential privacy: {plain(privacy)}" if privacy else "no noise added, so no differential privacy"
+        f"differential privacy: {plain(privacy)}" if privacy else "no differential privacy on record"
     )
     size = phase.get("upload_bytes")
     upload = f", {size / 1e6:.2f} MB a site and round" if size else ""

@@ -137,7 +137,7 @@ def test_a_float_upload_without_masks_is_told_as_such(bundle: Bundle) -> None:
     }  # fmt: skip
     text = card(bundle, training=[phase])
     assert (
-        "1,000 numbers travel, float32, not masked; plain averaging; no noise added, so no differential privacy."
+        "1,000 numbers travel, float32, not masked; plain averaging; no differential privacy on record."
         in text
     )
     assert "epsilon 3" in card(bundle, training=[{**phase, "privacy": "epsilon 3"}])
