@@ -12,7 +12,7 @@ import pytest
 
 from tests.flows.world import Home, marked, reference
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def kill_at(home: Home, stage: str, ready: Callable[[], bool]) -> str:
