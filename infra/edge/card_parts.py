@@ -81,9 +81,7 @@ def _phase(phase: Mapping[str, Any]) -> str:
         if used
     ]
     privacy = phase.get("privacy")
-    noise = (
-        f"differential privacy: {plain(privacy)}" if privacy else "no differential privacy on record"
-    )
+    noise = f"differential privacy: {plain(privacy)}" if privacy else "no differential privacy on record"
     size = phase.get("upload_bytes")
     upload = f", {size / 1e6:.2f} MB a site and round" if size else ""
     return (

@@ -144,7 +144,10 @@ def test_the_cards_numbers_are_those_of_the_runs_documents(
         "adapters and heads: 1 rounds over 2 sites; 1,234 numbers travel, 8 bits a number, under masks"
         in card
     )
-    assert "0.00 MB a site and round; control variates and a proximal term (μ = 0.01); no differential privacy on record" in card
+    assert (
+        "0.00 MB a site and round; control variates and a proximal term (μ = 0.01); no differential privacy on record"
+        in card
+    )
     cries = CORPUS.sites * CORPUS.infants_per_site * CORPUS.cries_per_infant
     rows = [
         line.split("|") for line in card.splitlines() if line.startswith(("| train |", "| val |", "| test |"))
