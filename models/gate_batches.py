@@ -5,7 +5,6 @@ A frame as recorded goes through what another phone, room and day would do to it
     microphone   a smooth random response over the mel bands
     noise        public noise, or what the site has that is no cry, at −5…20 dB, mixed in power (`models.augment.mix_log_mel`)
     masks        SpecAugment (arXiv 1904.08779), one band and one stretch of time
-    mixup        two recordings and their labels (arXiv 1710.09412)
 
 A batch holds a few frames of each of its recordings, which share microphone, noise and SNR. The label is the recording's: not
 every second of it need be a cry (multiple-instance learning; the pooling is that of `models.predict`). Half of them are cries.
@@ -48,7 +47,6 @@ class AugmentConfig:
     microphone_points: int = 6  # over the mel bands, straight lines between them
     mask_rows: int = 10
     mask_steps: int = 20
-    mixup: float = 0.0  # α of its Beta(α, α); 0 turns it off: beside masks and noise it did not help
     own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
     frames_per_clip: int = 4
 
@@ -65,7 +63,7 @@ class AugmentConfig:
         if not 0.0 <= self.clean_share <= 1.0 or not 0.0 <= self.own_share <= 0.5:
             raise ConfigError("augmentation: clean_share must lie in [0, 1] and own_share in [0, 0.5]")
         if (
-            min(self.snr_spread, self.microphone, self.mixup, self.mask_rows, self.mask_steps) < 0
+            min(self.snr_spread, self.microphone, self.mask_rows, self.mask_steps) < 0
             or self.microphone_points < 2
         ):
             raise ConfigError(
@@ -77,8 +75,8 @@ class AugmentConfig:
 class Batch:
     """What a step learns from: B recordings of K frames each, one recording's frames after the other's.
 
-    `x` (B · K, M, F) standardised log-mel as the denoiser takes it; `clean` the same without noise and masks; `cry` (B,) in
-    [0, 1]; `reason` (B, C) a share for each reason, all zero where none is known.
+    `x` (B · K, M, F) standardised log-mel as the denoiser takes it; `clean` the same without noise and masks; `cry` (B,) 0 or
+    1; `reason` (B, C) a share for each reason, all zero where none is known.
     """
 
     x: Tensor
@@ -149,9 +147,8 @@ class GateBatches:
         x = mask_bands(
             self._standardise(mixed), max_rows=cfg.mask_rows, max_steps=cfg.mask_steps, value=floor
         )
-        return self._mixup(
-            Batch(x, self._standardise(target), torch.from_numpy(cry), torch.from_numpy(one_hot)), rng
-        )
+        target_x = self._standardise(target)
+        return Batch(x, target_x, torch.from_numpy(cry), torch.from_numpy(one_hot))
 
     def _standardise(self, x_BMF: Tensor) -> Tensor:
         return (x_BMF - self._mel.mean) * (1.0 / self._mel.std)
@@ -170,17 +167,6 @@ class GateBatches:
         )
         power = (torch.exp(x_BMF) - self._mel.floor).clamp_min(0.0) * torch.exp(gain).transpose(1, 2)
         return torch.log(power + self._mel.floor)
-
-    def _mixup(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        if self.cfg.mixup == 0.0:
-            return batch
-        share = float(rng.beta(self.cfg.mixup, self.cfg.mixup))
-        k, clips = self.cfg.frames_per_clip, torch.from_numpy(rng.permutation(len(batch.cry)))
-        frames = (clips[:, None] * k + torch.arange(k)).reshape(-1)
-        return Batch(
-            *(share * v + (1.0 - share) * v[frames] for v in (batch.x, batch.clean)),
-            *(share * v + (1.0 - share) * v[clips] for v in (batch.cry, batch.reason)),
-        )
 
 
 class _Pool:

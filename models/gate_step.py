@@ -32,6 +32,7 @@ from models.errors import ConfigError, UpdateRejected
 from models.gate_batches import Batch, GateBatches
 from models.local_step import LocalResult
 from models.network import CryNet
+from models.optimiser import adamw
 from models.seeds import derive_seed
 
 
@@ -148,12 +149,7 @@ class GateLearner:
         self._net, self._batches, self._cfg, self._size = net, batches, cfg, batch_size
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._parameters = [p for _, p in trained_parameters(net, cfg.trained)]
-        decayed = [p for p in self._parameters if p.ndim >= 2]
-        rest = [p for p in self._parameters if p.ndim < 2]
-        self._optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-            lr=cfg.lr, betas=(0.9, 0.98), fused=True,
-        )  # fmt: skip
+        self._optimiser = adamw(self._parameters, cfg.lr, cfg.weight_decay)
 
     def remember(self, memory: Memory) -> None:
         """Go on from these moments."""
@@ -208,7 +204,6 @@ class GateLearner:
         terms = {"gate": nn.functional.binary_cross_entropy_with_logits(gate, batch.cry)}
         known = batch.reason.sum().clamp_min(1.0)
         terms["reason"] = -(batch.reason * torch.log_softmax(reasons, dim=1)).sum() / known
-        # a mixture of a cry and another sound is asked to lie on both sides in its shares
         inside = batch.cry * torch.relu(energy - cfg.energy_in).square()
         outside = (1.0 - batch.cry) * torch.relu(cfg.energy_out - energy).square()
         terms["energy"] = 2.0 * (inside + outside).mean()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,6 @@ import torch
 from models.errors import DataError
 from models.frames import SiteFrames
 from models.network import CryNet
-
-Pooling = Literal["mean", "soft_maximum"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def clip_rows(clip: npt.NDArray[np.integer], view: npt.NDArray[np.integer]) -> C
     )
 
 
-def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "soft_maximum") -> ClipScores:
+def clip_scores(frames: SiteFrames, scores: FrameScores) -> ClipScores:
     """One row for each (clip, view), from its frames.
 
     Raises:
@@ -155,12 +152,11 @@ def clip_scores(frames: SiteFrames, scores: FrameScores, pooling: Pooling = "sof
         )
     rows = clip_rows(frames.clip, frames.view)
     clip = rows.clip
-    pooled = rows.mean if pooling == "mean" else rows.soft_maximum
     return ClipScores(
         reasons=frames.reasons,
-        gate_logit=pooled(scores.gate_logit),
+        gate_logit=rows.soft_maximum(scores.gate_logit),
         reason_logits=rows.mean(scores.reason_logits),
-        energy=-pooled(-scores.energy),
+        energy=-rows.soft_maximum(-scores.energy),
         n_frames=rows.count,
         view=rows.view,
         snr_db=frames.snr_db[rows.first],
@@ -179,7 +175,6 @@ def predict(
     net: CryNet,
     frames: SiteFrames,
     tokens: npt.NDArray[np.floating] | None = None,
-    pooling: Pooling = "soft_maximum",
 ) -> ClipScores:
     """Score every (clip, view) of a site, with the adapters and heads that the network holds.
 
@@ -187,12 +182,11 @@ def predict(
         net: the network.
         frames: the site's frames.
         tokens: their cached tokens (N, L, D), if there are any: the front of the network is then skipped.
-        pooling: how a clip's gate logit and energy come from its frames; the mean is there to be compared with.
     """
     if net.reasons != frames.reasons:
         raise DataError(f"site {frames.site!r} has reasons {frames.reasons}, the network {net.reasons}")
     rows = frame_tokens(net, frames.log_mel) if tokens is None else tokens
-    return clip_scores(frames, frame_scores(net, rows), pooling)
+    return clip_scores(frames, frame_scores(net, rows))
 
 
 def concat_scores(parts: Sequence[ClipScores]) -> ClipScores:

@@ -23,6 +23,7 @@ from models.augment import mask_bands, mix_log_mel
 from models.denoiser import denoising_loss
 from models.errors import ConfigError, DataError
 from models.network import CryNet
+from models.optimiser import adamw
 
 
 @dataclass(frozen=True)
@@ -264,10 +265,7 @@ def _train(
     on_progress: OnProgress | None,
 ) -> dict[str, float]:
     """AdamW with linear warm-up and cosine decay to zero."""
-    decayed = [p for p in parameters if p.ndim >= 2]
-    rest = [p for p in parameters if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    optimiser = adamw(parameters, lr, weight_decay)
     ramp = max(1, round(warmup * steps))
     every = max(1, steps // 10)
     sums: dict[str, float] = {}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.calibration import SiteCalibration
 from models.config import FRAME_SAMPLES
 from models.errors import DataError
-from models.predict import ClipRows, Pooling
+from models.predict import ClipRows
 
 Wave = npt.NDArray[np.float32]
 _Floats = npt.NDArray[np.float64]
@@ -33,13 +33,11 @@ class Judge:
 
     Attributes:
         answers: `of_network`, or an exported graph's.
-        calibration: fitted on clips pooled as `pooling` says.
-        pooling: how a clip's score comes from its frames, by default as in `models.predict`.
+        calibration: fitted on clips that were pooled as in `models.predict`.
     """
 
     answers: Answers
     calibration: SiteCalibration
-    pooling: Pooling = "soft_maximum"
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ class Panel:
             "site": all_of[0].site,
             "gate_threshold": float(np.median([c.gate_threshold for c in all_of])),
             "gate_temperature": float(np.median([c.gate_temperature for c in all_of])),
+            "gate_bias": float(np.median([c.gate_bias for c in all_of])),
             "energy_threshold": float(np.median(energies)) if len(energies) == len(all_of) else None,
         }
 
@@ -127,8 +126,7 @@ def _scores(judge: Judge, waves: Sequence[Wave]) -> tuple[_Floats, _Floats]:
     rows = ClipRows(
         clips, np.zeros(len(cut), np.int16), np.cumsum(count) - count, count, np.repeat(clips, count)
     )
-    pooled = rows.mean if judge.pooling == "mean" else rows.soft_maximum
-    return pooled(logit), -pooled(-energy)
+    return rows.soft_maximum(logit), -rows.soft_maximum(-energy)
 
 
 def _frames(wave: Wave) -> Wave:

@@ -15,9 +15,7 @@ from models.frames import TEST, TRAIN, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
 
 MEL = LogMelConfig()
-AS_THEY_ARE = AugmentConfig(
-    clean_share=1.0, microphone=0.0, mask_rows=0, mask_steps=0, mixup=0.0, frames_per_clip=1
-)
+AS_THEY_ARE = AugmentConfig(clean_share=1.0, microphone=0.0, mask_rows=0, mask_steps=0, frames_per_clip=1)
 
 Site = Callable[..., SiteFrames]
 
@@ -96,18 +94,6 @@ def test_reasons_follow_their_frames(site: Site) -> None:
     assert np.array_equal(batch.reason.numpy(), expected)
 
 
-def test_mixup_mixes_frames_and_targets_alike(site: Site) -> None:
-    cfg = replace(AS_THEY_ARE, mixup=0.5)
-    # one cry of level 0 and one noise of level 1: the mixed level is the share of noise
-    batch = GateBatches([site("a", [1], [1])], site("", [0], [1], 1.0), MEL, cfg).draw(
-        np.random.default_rng(3), 16
-    )
-    level = batch.x[:, 0, 0] * MEL.std + MEL.mean
-    torch.testing.assert_close(1.0 - level, batch.cry, atol=2e-3, rtol=0)
-    torch.testing.assert_close(batch.reason.sum(dim=1), batch.cry)
-    assert len(set(batch.cry.tolist())) > 2
-
-
 def test_noise_masks_and_microphone_change_frames_but_not_their_target(site: Site) -> None:
     own, public = site("a", [1, 0], [3, 3]), site("", [0], [1], 1.0)
     plain = GateBatches([own], public, MEL, AS_THEY_ARE).draw(np.random.default_rng(1), 32)
@@ -123,7 +109,7 @@ def test_noise_masks_and_microphone_change_frames_but_not_their_target(site: Sit
 
 
 def test_frames_of_a_recording_share_what_is_done_to_it(site: Site) -> None:
-    cfg = replace(AS_THEY_ARE, frames_per_clip=4, microphone=0.7, mixup=0.5)
+    cfg = replace(AS_THEY_ARE, frames_per_clip=4, microphone=0.7)
     own, public = site("a", [1, 0], [6, 3]), site("", [0], [1], 1.0)
     batch = GateBatches([own], public, MEL, cfg).draw(np.random.default_rng(2), 8)
     assert batch.x.shape == (32, MEL.n_mels, MEL.n_frames)

@@ -14,15 +14,14 @@ from models.predict import FrameScores, clip_scores, concat_scores, frame_scores
 from tests.models.helpers import made_up_frames, tiny_net
 
 
-def test_clip_scores_are_means_by_hand() -> None:
-    """Clip 0 has frames 0 and 1 in view 0 and frame 2 in view 1: logits 0, 1 → 0.5, and 2."""
+def test_clip_scores_by_hand() -> None:
+    """Clip 0 has frames 0 and 1 in view 0 and frame 2 in view 1: reasons are means, 0, 1 → 0.5, and 2."""
     frames = made_up_frames(clips=2)
     n = len(frames.clip)
     values = np.arange(n, dtype=np.float32)
-    scores = clip_scores(frames, FrameScores(values, np.stack([values] * 3, axis=1), -values), "mean")
-    assert scores.gate_logit.tolist() == [0.5, 2.0, 3.5, 5.0]
+    scores = clip_scores(frames, FrameScores(values, np.stack([values] * 3, axis=1), -values))
     assert scores.reason_logits[:, 2].tolist() == [0.5, 2.0, 3.5, 5.0]
-    assert scores.energy.tolist() == [-0.5, -2.0, -3.5, -5.0]
+    assert scores.gate_logit[[1, 3]].tolist() == [2.0, 5.0]  # of one frame each
     assert scores.n_frames.tolist() == [2, 1, 2, 1]
     assert scores.view.tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(scores.snr_db, np.array([np.nan, 5, np.nan, 5], dtype=np.float32))

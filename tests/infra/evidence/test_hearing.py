@@ -68,7 +68,7 @@ def test_each_clip_is_put_to_its_own_judge() -> None:
     panel.in_turn(waves(4))
     assert asked == {0: [0.01, 0.03], 1: [0.02, 0.04]}
     assert panel.summary() == {
-        "networks": 2, "site": "", "gate_threshold": 0.7, "gate_temperature": 1.0, "energy_threshold": 0.5,
+        "networks": 2, "site": "", "gate_threshold": 0.7, "gate_temperature": 1.0, "gate_bias": 0.0, "energy_threshold": 0.5,
     }  # fmt: skip
 
 
@@ -77,8 +77,8 @@ def test_a_clip_is_pooled_as_its_judge_was_calibrated() -> None:
         return np.log(np.arange(1.0, len(frames) + 1)), -np.log(np.arange(1.0, len(frames) + 1))
 
     wave = [np.ones(2 * SAMPLE_RATE, np.float32)]  # three frames
-    for pooling, expected in (("mean", np.log(6.0) / 3), ("soft_maximum", np.log(2.0))):
-        got = Panel([Judge(rising, SiteCalibration("x"), pooling)], [0]).confidence(wave)  # type: ignore[arg-type]
+    for bias, expected in ((0.0, np.log(2.0)), (-0.5, np.log(2.0) - 0.5)):
+        got = Panel([Judge(rising, SiteCalibration("x", gate_bias=bias))], [0]).confidence(wave)
         assert got[0] == pytest.approx(1 / (1 + np.exp(-expected)))
 
 
