@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.experiments.page import signed
+from infra.experiments.page import signed, verdict
 from infra.report.figures import BLUE, GREY, MUTED, ORANGE, draw, styled, svg
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import fill
 from infra.report.render import count, est, num
 
 if TYPE_CHECKING:
@@ -18,31 +19,21 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
-
 
 def render_ablation(document: Json) -> str:
     """`ablation.json` → HTML; equal documents give equal pages."""
-    from markupsafe import Markup
-
-    templates = environment(_FOLDER)
-    templates.filters.update(num=num, est=est, count=count, signed=signed, told=told)
     drawn = {"changes": changes_chart(document), "difficulty": difficulty_chart(document)}
-    return templates.get_template("ablation.html.j2").render(
+    return fill(
+        Path(__file__).with_name("ablation.html.j2"),
         document,
-        css=stylesheet(),
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
+        drawn,
+        {"num": num, "est": est, "count": count, "signed": signed, "told": told},
         answer=answer(document),
     )
 
 
-def told(value: Json) -> str:
-    """What an interval of a difference allows one to say."""
-    if value["low"] is None:
-        return "one seed says nothing"
-    if value["low"] > 0:
-        return "better"
-    return "worse" if value["high"] < 0 else "no difference shown"
+told = partial(verdict, up="better", down="worse")
+"""What an interval of a difference allows one to say."""
 
 
 def answer(document: Json) -> str:

@@ -7,23 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.experiments import charts
-from infra.report.pages import environment, stylesheet
+from infra.report.pages import fill
 from infra.report.render import count, est, num, seconds
 
 Json = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
-
 
 def render_page(document: Json) -> str:
     """`experiments.json` → HTML; equal documents give equal pages."""
-    from markupsafe import Markup
-
-    templates = environment(_FOLDER)
-    templates.filters.update(
-        num=num, est=est, count=count, seconds=seconds, share=share, share_est=share_est, rounds=rounds, signed=signed,
-        verdict=verdict,
-    )  # fmt: skip
     shares = sorted({s["participation"] for s in document["settings"]}, reverse=True)
     drawn = {
         "by_megabyte": charts.by_megabyte(document),
@@ -32,10 +23,21 @@ def render_page(document: Json) -> str:
         "gate": charts.by_round(document, shares[0], "gate_auroc"),
         **{f"by_round_{p:g}": charts.by_round(document, p) for p in shares},
     }
-    return templates.get_template("page.html.j2").render(
+    return fill(
+        Path(__file__).with_name("page.html.j2"),
         document,
-        css=stylesheet(),
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
+        drawn,
+        {
+            "num": num,
+            "est": est,
+            "count": count,
+            "seconds": seconds,
+            "share": share,
+            "share_est": share_est,
+            "rounds": rounds,
+            "signed": signed,
+            "verdict": verdict,
+        },
         shares=shares,
         answer=answer(document),
         titles=arm_titles(document),
@@ -82,13 +84,13 @@ def rounds(values: list[int | None]) -> str:
     return ", ".join("–" if v is None else str(v) for v in values)
 
 
-def verdict(value: Json) -> str:
-    """What an interval of a saving allows one to say."""
+def verdict(value: Json, up: str = "fewer rounds", down: str = "more rounds") -> str:
+    """What an interval of a saving, or of another difference, allows one to say."""
     if value["low"] is None:
         return "one seed says nothing"
     if value["low"] > 0:
-        return "fewer rounds"
-    return "more rounds" if value["high"] < 0 else "no difference shown"
+        return up
+    return down if value["high"] < 0 else "no difference shown"
 
 
 def answer(document: Json) -> str:

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.report import abstention_charts as charts
-from infra.report.pages import Link, environment, stylesheet
+from infra.report.pages import Link, fill
 from infra.report.render import count, est, num, pct
 
 Json = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
-
 
 def render_abstention(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages. Sections without numbers say so."""
-    from markupsafe import Markup
-
     thresholds = document["thresholds"]
     lead = "energy" if "energy" in thresholds else next(iter(thresholds), None)
     shown = thresholds[lead] if lead else None
@@ -31,17 +27,20 @@ def render_abstention(document: Json, nav: Sequence[Link] = ()) -> str:
         "cross_kept": charts.cross_site(shown, "kept") if shown else "",
         "cross_refused": charts.cross_site(shown, "refused") if shown else "",
     }
-    templates = environment(_FOLDER)
-    templates.filters.update(
-        num=num, est=est, count=count, pct=pct, share=share, signed=signed, points=points
-    )
-    return templates.get_template(
-        "abstention.html.j2"
-    ).render(
+    return fill(
+        Path(__file__).with_name("abstention.html.j2"),
         document,
-        css=stylesheet(),
+        drawn,
+        {
+            "num": num,
+            "est": est,
+            "count": count,
+            "pct": pct,
+            "share": share,
+            "signed": signed,
+            "points": points,
+        },
         nav=nav,
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         titles={name: title[0].upper() + title[1:] for name, title in charts.NAMES.items()},
         answer=answer(document),
         travels=travels(shown) if shown else "",

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.report import calibration_charts as charts
 from infra.report.abstention import share
-from infra.report.pages import Link, environment, stylesheet
+from infra.report.pages import Link, fill
 from infra.report.render import count, est, num, pct
 
 Json = Mapping[str, Any]
@@ -16,21 +16,18 @@ Json = Mapping[str, Any]
 
 def render_calibration(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages."""
-    from markupsafe import Markup
-
     drawn = {
         "reliability": charts.reliability(document["reliability"], document["clips"]),
         "bands": charts.bands(document["own"]),
         "ece": charts.matrix(document["matrix"], "ece", "ECE, 15 bins of equal width"),
         "log_loss": charts.matrix(document["matrix"], "log_loss", "Log loss, nats"),
     }
-    templates = environment(Path(__file__).parent)
-    templates.filters.update(num=num, est=est, count=count, pct=pct, share=share)
-    return templates.get_template("calibration.html.j2").render(
+    return fill(
+        Path(__file__).with_name("calibration.html.j2"),
         document,
-        css=stylesheet(),
+        drawn,
+        {"num": num, "est": est, "count": count, "pct": pct, "share": share},
         nav=nav,
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         inside=sum(site["inside"] for site in document["own"].values()),
         answer=answer(document),
     )

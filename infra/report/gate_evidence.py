@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.report import gate_charts as charts
-from infra.report.pages import Link, environment, stylesheet
+from infra.report.pages import Link, fill
 from infra.report.render import count, est, num, seconds
 
 Json = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
-
 
 def render_gate(document: Json, nav: Sequence[Link] = ()) -> str:
     """`evidence.json` → HTML; equal documents give equal pages."""
-    from markupsafe import Markup
-
     gate = document["gate"]
     drawn = {
         "snr": charts.by_snr(gate["arms"]),
@@ -28,13 +24,12 @@ def render_gate(document: Json, nav: Sequence[Link] = ()) -> str:
             for k, (name, rows) in enumerate(gate["differences"].items())
         },
     }
-    templates = environment(_FOLDER)
-    templates.filters.update(num=num, est=est, count=count, seconds=seconds, points=points)
-    return templates.get_template("gate_evidence.html.j2").render(
+    return fill(
+        Path(__file__).with_name("gate_evidence.html.j2"),
         document,
-        css=stylesheet(),
+        drawn,
+        {"num": num, "est": est, "count": count, "seconds": seconds, "points": points},
         nav=nav,
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         names=charts.NAMES,
         noises=charts.NOISES,
     )

@@ -8,18 +8,14 @@ from typing import Any
 
 from infra.report import long_recordings_charts as charts
 from infra.report.abstention import share, signed
-from infra.report.pages import Link, environment, stylesheet
+from infra.report.pages import Link, fill
 from infra.report.render import count, num, pct
 
 Json = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
-
 
 def render_long_recordings(document: Json, nav: Sequence[Link] = ()) -> str:
     """Document → HTML; equal documents give equal pages."""
-    from markupsafe import Markup
-
     rules, chosen = document["rules"], document["chosen"]
     drawn = {
         "curve": charts.curve(rules, document["settings"]["limits"]["per_hour"]),
@@ -27,13 +23,12 @@ def render_long_recordings(document: Json, nav: Sequence[Link] = ()) -> str:
         "kinds": charts.by_kind(chosen),
         "timeline": charts.timeline(document["timeline"]),
     }
-    templates = environment(_FOLDER)
-    templates.filters.update(num=num, count=count, pct=pct, share=share, signed=signed, rate=rate)
-    return templates.get_template("long_recordings.html.j2").render(
+    return fill(
+        Path(__file__).with_name("long_recordings.html.j2"),
         {"name": "", **document},
-        css=stylesheet(),
+        drawn,
+        {"num": num, "count": count, "pct": pct, "share": share, "signed": signed, "rate": rate},
         nav=nav,
-        charts={name: Markup(figure) for name, figure in drawn.items()},  # noqa: S704 — drawn and escaped by us
         names=charts.NAMES,
         answer=answer(document),
         kept_limit=kept_limit(document),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,6 +49,34 @@ def environment(folder: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+
+
+def fill(
+    template: Path,
+    document: Mapping[str, Any],
+    charts: Mapping[str, str],
+    filters: Mapping[str, Callable[..., Any]],
+    **more: Any,
+) -> str:
+    """A page of a document and its charts, in our style.
+
+    Args:
+        template: its file.
+        document: what the template calls by name.
+        charts: SVG by name, drawn and escaped by us.
+        filters: for the template.
+        more: further names.
+    """
+    from markupsafe import Markup
+
+    templates = environment(template.parent)
+    templates.filters.update(filters)
+    return templates.get_template(template.name).render(
+        document,
+        css=stylesheet(),
+        charts={name: Markup(figure) for name, figure in charts.items()},  # noqa: S704 — see above
+        **more,
     )
 
 

@@ -9,7 +9,7 @@ measured. A cell is a number with its interval, protocol, seed, n and the comman
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -136,12 +136,12 @@ def _denoiser(sources: Sources) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def _of_experiments(sources: Sources, cell: Callable[[Any], Any]) -> Any:
+    return sources.why_not("experiments") if sources.experiments is None else cell(sources.experiments)
+
+
 def _rounds(sources: Sources) -> dict[str, Any]:
-    synthetic = (
-        sources.why_not("experiments")
-        if sources.experiments is None
-        else cells.rounds_to_converge(sources.experiments)
-    )
+    synthetic = _of_experiments(sources, cells.rounds_to_converge)
     real = absent(NO_CONVERGENCE)
     return _row(
         "Rounds to converge",
@@ -153,11 +153,7 @@ def _rounds(sources: Sources) -> dict[str, Any]:
 
 
 def _saving(sources: Sources) -> dict[str, Any]:
-    synthetic = (
-        sources.why_not("experiments")
-        if sources.experiments is None
-        else cells.rounds_saved(sources.experiments)
-    )
+    synthetic = _of_experiments(sources, cells.rounds_saved)
     real = absent(NO_CONVERGENCE)
     return _row(
         "Rounds saved by control variates",
