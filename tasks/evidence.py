@@ -28,8 +28,7 @@ def prepare(manifest: Path, config: WorldConfig, folder: Path) -> Path:
 def train(world: Path, plan: Plan, folder: Path) -> None:
     """Train what is not there yet, the first seed of every arm before the next seed."""
     loaded = load_world(world)
-    cells = [cell for seed in plan.seeds for arm in plan.arms for cell in plan.cells(arm, seed)]
-    cells[len(plan.arms) * plan.folds : len(plan.arms) * plan.folds] = plan.left_out(loaded.noise_classes)
+    cells = plan.everything(loaded.noise_classes)
     with StageProgress(Board(), "cells") as progress:
 
         def tell(done: int, of: int, cell: Cell, seconds: float) -> None:

@@ -16,7 +16,7 @@ from infra.evidence.abstention import abstention_evidence
 from infra.evidence.arms import CENTRAL, FEDERATED, PLAIN, Plan
 from infra.evidence.calibration import calibration_document
 from infra.evidence.cell_files import CellFiles
-from infra.evidence.cells import Cell
+from infra.evidence.cells import Arm, Cell
 from infra.evidence.gate import Seeds, gate_document, left_out_document, out_of_fold
 from infra.evidence.hearing import BEHAVIOUR, LONG_RECORDINGS, Heard
 from infra.evidence.suspects import suspects_document
@@ -108,8 +108,8 @@ def read_arms(world: World, plan: Plan, cells: Path) -> tuple[dict[str, Seeds], 
     """Out-of-fold scores of every arm and seed that has all folds, and what is missing."""
     arms: dict[str, dict[int, ClipScores]] = {}
     missing = []
-    for arm in plan.arms:
-        for seed in plan.seeds:
+    for arm in (*plan.arms, *plan.once):
+        for seed in plan.seeds_of(arm):
             paths = [_path(world, cell, cells) for cell in plan.cells(arm, seed)]
             if all(p.is_file() for p in paths):
                 arms.setdefault(arm.name, {})[seed] = out_of_fold([load_scores(p) for p in paths])
@@ -131,15 +131,9 @@ def _document(
     missing: list[str],
     heard: Heard,
 ) -> Json:
-    left = {}
-    for cell in plan.left_out(world.noise_classes):
-        path = _path(world, cell, cells)
-        if path.is_file():
-            left[cell.without] = load_scores(path)
-        else:
-            missing.append(f"without {cell.without}")
     gate = gate_document(arms, plan.resamples)
-    left_out = {**left_out_document(left, plan.resamples), "seed": plan.seeds[0]}
+    unheard = {arm.name: _left_out(world, plan, arm, cells, missing) for arm in plan.leave_out}
+    left_out = {**unheard.pop(plan.leave_out[0].name), "seed": plan.seeds[0], "others": unheard}
     lead = CENTRAL.name if CENTRAL.name in arms else next(iter(arms))
     federated = next((arm for arm in plan.arms if arm.federated), None)
     net = world.network(CENTRAL.base)
@@ -173,8 +167,20 @@ def _document(
         "manifest": world.manifest,
         "world": world.digest,
         "config": config.to_dict(),
-        "arms": [json.loads(json.dumps(asdict(arm))) for arm in plan.arms],
+        "arms": [json.loads(json.dumps(asdict(arm))) for arm in (*plan.arms, *plan.once)],
     }
+
+
+def _left_out(world: World, plan: Plan, arm: Arm, cells: Path, missing: list[str]) -> Json:
+    """What an arm makes of each class of noise that it never heard."""
+    scores = {}
+    for cell in plan.left_out(arm, world.noise_classes):
+        path = _path(world, cell, cells)
+        if path.is_file():
+            scores[cell.without] = load_scores(path)
+        else:
+            missing.append(f"{arm.name}, without {cell.without}")
+    return left_out_document(scores, plan.resamples)
 
 
 def _bars(gate: Json, left_out: Json) -> list[Json]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from infra.report.charts import forest
-from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, draw, named, styled, svg
+from infra.report.figures import BLUE, GREEN, GREY, INK, MUTED, ORANGE, VIOLET, draw, named, styled, svg
 
 Json = Mapping[str, Any]
 
@@ -17,6 +17,8 @@ NAMES, COLOURS = named(
         "central": ("central", BLUE),
         "federated": ("federated", ORANGE),
         "no-denoiser": ("without denoiser", GREEN),
+        "joint": ("denoiser learning too", VIOLET),
+        "no-calls": ("without synthetic calls", GREY),
     }
 )
 NOISES: Final = {"public": "public noise", "site": "rejected uploads as noise"}

@@ -51,8 +51,9 @@ def test_and_under_nothing_else() -> None:
 
 @pytest.mark.parametrize("plan", [FULL, QUICK])
 def test_no_two_cells_of_a_plan_are_filed_in_one_place(plan) -> None:
-    cells = [cell for seed in plan.seeds for arm in plan.arms for cell in plan.cells(arm, seed)]
-    cells += plan.left_out(["wind", "rain"])
+    cells = plan.everything(["wind", "rain"])
+    folds = sum(len(plan.seeds_of(arm)) for arm in (*plan.arms, *plan.once)) * plan.folds
+    assert len(cells) == folds + 2 * len(plan.leave_out)
     assert len({cell.key("w") for cell in cells}) == len(cells)
     assert all(cell.arm.federated and cell.seed == plan.seeds[0] for cell in plan.kept)
     assert [cell.fold for cell in plan.kept] == list(range(plan.folds))
@@ -79,9 +80,14 @@ def made_up(rows: pd.DataFrame, poisoned: np.ndarray) -> EvidenceFrames:
 
 
 def batches_of(
-    monkeypatch: pytest.MonkeyPatch, cell: Cell, rows: pd.DataFrame, poisoned: np.ndarray
+    monkeypatch: pytest.MonkeyPatch,
+    cell: Cell,
+    rows: pd.DataFrame,
+    poisoned: np.ndarray,
+    *,
+    calls: bool = False,
 ) -> dict[str, GateBatches]:
-    """What the cell would train on, by site; "" where all is in one place."""
+    """What the cell would train on, by site; "" where all is in one place. `calls`: poisoned ones stand beside the frames."""
 
     def taken(_net: CryNet, batches: Any, *_: Any) -> None:
         raise Learned(batches if isinstance(batches, dict) else {"": batches})
@@ -89,8 +95,12 @@ def batches_of(
     monkeypatch.setattr(c, "train_gate", taken)
     monkeypatch.setattr(c, "train_gate_federated", taken)
     net = CryNet(preset("tiny"), ("hungry", "tired"), seed=0)
+    frames = made_up(rows, poisoned)
+    if calls:
+        public = frames.learn[""]
+        frames = replace(frames, calls=replace(public, log_mel=np.full_like(public.log_mel, NAN)))
     with pytest.raises(Learned) as caught:
-        run_cell(cell, net, made_up(rows, poisoned), rows, evidence_folds(rows, 3))
+        run_cell(cell, net, frames, rows, evidence_folds(rows, 3))
     return dict(caught.value.args[0])
 
 
@@ -135,6 +145,17 @@ def test_the_judged_clips_are_never_learned_from(monkeypatch: pytest.MonkeyPatch
     assert all(clean(b) for b in batches_of(monkeypatch, cell, rows, judged).values())
     # and the rest is: were a fold of the others poisoned, it would be noticed
     assert not any(clean(b) for b in batches_of(monkeypatch, cell, rows, folds == 2).values())
+
+
+@pytest.mark.parametrize("cell", [FED, ALL])
+def test_calls_are_learned_from_unless_the_arm_leaves_them_out(
+    monkeypatch: pytest.MonkeyPatch, cell: Cell
+) -> None:
+    rows = table()
+    nothing = np.zeros(len(rows), bool)
+    assert not any(clean(b) for b in batches_of(monkeypatch, cell, rows, nothing, calls=True).values())
+    without = replace(cell, arm=replace(cell.arm, calls=False))
+    assert all(clean(b) for b in batches_of(monkeypatch, without, rows, nothing, calls=True).values())
 
 
 def test_only_the_judged_clips_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
