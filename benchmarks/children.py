@@ -33,8 +33,8 @@ from infra.federation.rounds import federate  # noqa: E402
 from infra.federation.site import open_site  # noqa: E402
 from infra.federation.transport import LocalTransport  # noqa: E402
 from models.adapters import Vector, get_vector  # noqa: E402
-from models.local_step import one_thread  # noqa: E402
 from models.plain_loop import Algorithm, run_rounds  # noqa: E402
+from models.threads import one_thread  # noqa: E402
 
 FEDERATED = ("flower", "local")
 PLAIN = ("1x1", "1x2-torch", "1x2-sites", "2x1")

@@ -21,7 +21,7 @@ from infra.federation.site import open_site
 from infra.federation.site_state import SiteStore
 from infra.federation.transport import LocalTransport
 from models import quantise, rotation
-from models.local_step import one_thread
+from models.threads import one_thread
 
 # what is timed: name in the table, where it is looked up, attribute
 _TIMED: tuple[tuple[str, Any, str], ...] = (

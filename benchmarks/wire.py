@@ -24,7 +24,7 @@ from infra.federation.rounds import federate
 from infra.federation.site import Site, open_site
 from infra.federation.transport import Handler, LocalTransport
 from infra.federation.wire import to_records
-from models.local_step import one_thread
+from models.threads import one_thread
 
 SETTLED: Final = {"steps": 1, "batch_size": 2}  # what a site learns does not change what it sends
 

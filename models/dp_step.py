@@ -37,8 +37,9 @@ import torch
 from models.adapters import Vector, adapter_schema, set_vector
 from models.errors import ConfigError, UpdateRejected
 from models.infants import InfantTokens, PerInfant, Rows, check_infants
-from models.local_step import LocalConfig, LocalResult, normaliser, one_thread
+from models.local_step import LocalConfig, LocalResult, normaliser
 from models.network import CryNet
+from models.threads import one_thread
 
 __all__ = ["Entropy", "InfantTokens", "Noise", "PrivacyConfig", "clipped_sum", "dp_local_step", "draw_frames"]
 

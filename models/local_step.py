@@ -10,8 +10,7 @@ equal inputs give equal bits in any process on the same kind of machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +30,7 @@ from models.config import ModelConfig
 from models.errors import ConfigError, DataError, UpdateRejected
 from models.frames import TRAIN, SiteFrames
 from models.network import CryNet, Outputs
+from models.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -173,17 +173,6 @@ def losses(out: Outputs, gate_B: Tensor, reason_B: Tensor, cfg: LocalConfig) -> 
 def normaliser(steps: int, lr: float, momentum: float) -> float:
     """A = η Σ_k (1 − ρ^(K−k)) / (1 − ρ), k = 0 … K−1: what K steps along a constant gradient move (arXiv 2007.07481)."""
     return lr * sum((1.0 - momentum ** (steps - k)) / (1.0 - momentum) for k in range(steps))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums over several threads depend on their number: one thread keeps bits equal everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def local_step(

@@ -25,9 +25,10 @@ from models.adapters import Vector, adapter_schema
 from models.bootstrap import Interval, group_bootstrap
 from models.errors import DataError
 from models.infants import InfantTokens, PerInfant, check_infants
-from models.local_step import LocalConfig, one_thread
+from models.local_step import LocalConfig
 from models.metrics import Floats, auroc, roc_curve
 from models.network import CryNet
+from models.threads import one_thread
 
 FPR = 0.01
 _RIDGE = 0.1  # in units of a unit gradient's own square

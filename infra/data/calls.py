@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from infra.data.features import one_thread
 from models.config import SAMPLE_RATE, LogMelConfig
 from models.frames import TRAIN, UNKNOWN, SiteFrames
 from models.log_mel import LogMel
 from models.seeds import derive_seed
 from models.segmentation import VadConfig, frames
+from models.threads import one_thread
 
 Wave = npt.NDArray[np.float32]
 _Rng = np.random.Generator

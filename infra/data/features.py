@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +31,7 @@ from models.frames import TRAIN, UNKNOWN, SiteFrames
 from models.log_mel import LogMel
 from models.seeds import derive_seed
 from models.segmentation import VadConfig, frames
+from models.threads import one_thread
 
 Wave = npt.NDArray[np.float32]
 
@@ -205,17 +205,6 @@ def extract_site(
         clip_id=np.array([sha[:16] for sha in table["sha256"]], dtype=str),
         label=table["label"].to_numpy(str),
     )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums over several threads depend on their number; sites run beside one another instead."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read(path: Path, limits: ClipLimits) -> Wave:

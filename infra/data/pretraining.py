@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from infra.data.audio import ClipLimits
-from infra.data.features import FeatureConfig, NoiseBank, extract_site, one_thread
+from infra.data.features import FeatureConfig, NoiseBank, extract_site
 from infra.data.manifest import Manifest
 from infra.data.synth.prosody import ATTRIBUTES
 from models.config import LogMelConfig
@@ -18,6 +18,7 @@ from models.frames import TRAIN
 from models.log_mel import LogMel
 from models.pretrain import PretrainSet
 from models.segmentation import VadConfig, frames
+from models.threads import one_thread
 
 
 def load_attributes(path: Path) -> pd.DataFrame:

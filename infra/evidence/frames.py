@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from infra.data.audio import ClipLimits, ReadLimits, read_audio
-from infra.data.features import GATE, one_thread
+from infra.data.features import GATE
 from infra.evidence.folds import Folds
 from models.augment import mix_at_snr
 from models.config import LogMelConfig
@@ -30,6 +30,7 @@ from models.frames import TRAIN, UNKNOWN, SiteFrames
 from models.log_mel import LogMel
 from models.seeds import derive_seed
 from models.segmentation import VadConfig, frames
+from models.threads import one_thread
 
 Wave = npt.NDArray[np.float32]
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from infra.data.audio import ReadLimits, read_audio, write_bytes
-from infra.data.features import one_thread
 from infra.digest import digest_file, digest_json
 from infra.evidence import long_track, panel
 from infra.evidence.behaviour import Cry, behaviour_document, fits
@@ -37,6 +36,7 @@ from models.config import ModelConfig
 from models.errors import DataError
 from models.network import CryNet
 from models.predict import ClipScores, concat_scores
+from models.threads import one_thread
 
 Json = dict[str, Any]
 

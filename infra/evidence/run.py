@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from infra.data.features import one_thread
 from infra.evidence.cell_files import CellFiles
 from infra.evidence.cells import Cell, run_cell
 from infra.evidence.world import World, load_world
 from infra.processes import in_processes
 from models.predict import ClipScores
+from models.threads import one_thread
 
 OnDone = Callable[[int, int, Cell, float], None]
 """Told how many are done, of how many, which one, and the seconds it took."""

@@ -24,9 +24,9 @@ from infra.provenance import code_digest
 from models.adapters import adapter_schema, set_vector
 from models.errors import FederationError
 from models.frames import TEST, TRAIN
-from models.local_step import one_thread
 from models.network import CryNet
 from models.plain_loop import Round
+from models.threads import one_thread
 
 Json = dict[str, Any]
 Note = Callable[[str], None]

@@ -23,12 +23,13 @@ from infra.provenance import code_digest
 from models.adapters import Vector, adapter_schema, get_vector, set_vector
 from models.errors import FederationError
 from models.frames import TEST, VAL
-from models.local_step import TokenSet, one_thread
+from models.local_step import TokenSet
 from models.metrics import auroc, confusion, macro_f1
 from models.network import CryNet
 from models.plain_loop import Round, run_rounds
 from models.predict import frame_scores
 from models.server_step import ServerConfig
+from models.threads import one_thread
 
 Json = dict[str, Any]
 OnDone = Callable[[int, int, Cell, Json], None]

@@ -43,8 +43,8 @@ from models.adapters import Vector, adapter_schema
 from models.codec import Float32Codec
 from models.config import ModelConfig
 from models.errors import ConfigError, CryfedError, FederationError, UpdateRejected
-from models.local_step import one_thread
 from models.network import CryNet
+from models.threads import one_thread
 
 _LOG_BYTES = 2**20  # of a site's log of refusals; then it begins anew
 

@@ -15,8 +15,8 @@ from benchmarks.timing import Series, Spread
 from benchmarks.wire import of_model, of_secaggplus
 from infra.digest import digest_bytes
 from models.adapters import get_vector
-from models.local_step import one_thread
 from models.plain_loop import Algorithm, run_rounds
+from models.threads import one_thread
 
 
 def test_a_spread_is_the_median_between_its_ends() -> None:

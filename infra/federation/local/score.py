@@ -18,8 +18,8 @@ from models.calibration import calibrate_site
 from models.config import ModelConfig
 from models.errors import IntegrityError
 from models.frames import TEST, VAL
-from models.local_step import one_thread
 from models.predict import predict
+from models.threads import one_thread
 
 SCORES: Final = "scores.safetensors"
 CALIBRATION: Final = "calibration"  # name of the stage's value

@@ -43,9 +43,9 @@ from models.adapters import adapter_schema, set_vector
 from models.calibration import SiteCalibration, calibrate_site
 from models.errors import DataError, FederationError, GateError, ManifestError
 from models.frames import TEST, VAL
-from models.local_step import one_thread
 from models.predict import predict
 from models.probe import ProbeCounts, grouped_probe, judge_probe
+from models.threads import one_thread
 from tests.infra.federation.recordings import (
     CANARIES,
     PLAN,
