@@ -73,7 +73,7 @@ def retrain(
     What is unchanged since the last run is taken from the store; a run that was killed resumes where it stopped.
 
     ```
-    cryfed retrain                           # synthetic corpus, about 7 minutes
+    cryfed retrain                           # synthetic corpus, about 12 minutes
     cryfed retrain --manifest clips.csv      # your own recordings
     cryfed retrain --preset tiny --rounds 3  # a quick look
     ```
