@@ -22,13 +22,11 @@ def evaluate(job: Job) -> StageResult:
     scores = read_scores(job.local["federated"]).of_part(TEST)
     others = {name: s.of_part(TEST) for name, s in read_baselines(job.local["baselines"]).items()}
     others["central"] = read_scores(job.local["central"]).of_part(TEST)
-    described = read_columns(job.local["corpus"], METADATA)
     document = evaluate_scores(
         scores,
         read_calibrations(job.local["federated"]),
         others,
-        platforms=described.get("platform", {}),
-        metadata=described,
+        metadata=read_columns(job.local["corpus"], METADATA),
         no_signal=no_signal(job.local["gate"]),
         leaky=read_leaky(job.local["baselines"]),
     )

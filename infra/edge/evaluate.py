@@ -72,7 +72,6 @@ def evaluate_bundle(
         default=release.default_calibration.calibration(),
         config=EvaluationConfig(resamples=resamples),
         system="release",
-        platforms=described.get("platform", {}),
         metadata=described,
     )
     return {

@@ -37,7 +37,6 @@ def evaluate(
     default: SiteCalibration | None = None,
     config: EvaluationConfig | None = None,
     system: str = SYSTEM,
-    platforms: Mapping[str, str] | None = None,
     metadata: Mapping[str, Mapping[str, str]] | None = None,
     no_signal: str | None = None,
     leaky: Json | None = None,
@@ -53,8 +52,8 @@ def evaluate(
         default: calibration for sites without their own, as in a release.
         config: the protocol's settings.
         system: what `scores` is called in the table of systems.
-        platforms: clip_id → platform, within which labels are permuted; by default, and where one is missing, within sites.
-        metadata: column → clip_id → value, such as platform, age and sex: the numbers by each value.
+        metadata: column → clip_id → value, such as platform, age and sex: the numbers by each value. Labels are permuted within
+            `platform`; without that column, and where a cry has none, within sites.
         no_signal: what the data gate found where its probe heard no signal in the labels: it holds the reason head back.
         leaky: `infra.leaky.leaky_protocol`, passed through as a warning.
 
@@ -74,7 +73,8 @@ def evaluate(
         raise DataError(
             "nothing to evaluate: no labelled clip as recorded among the scores; check the manifest's roles and the part"
         )
-    reason, permutation = reason_metrics(clean), permutation_metrics(clean, platforms)
+    described = metadata or {}
+    reason, permutation = reason_metrics(clean), permutation_metrics(clean, described.get("platform"))
     rows = site_slices(clean, known)
     systems = {system: _system(clean, clean)}
     for name, other in (baselines or {}).items():
@@ -93,7 +93,7 @@ def evaluate(
         "risk_coverage": risk_coverage_metrics(clean),
         "snr": snr_slices(bench),
         "sites": rows,
-        "slices": metadata_slices(clean, metadata or {}),
+        "slices": metadata_slices(clean, described),
         "calibration_spread": spread(rows),
         "systems": systems,
         "leaky_warning": leaky,

@@ -127,11 +127,12 @@ def test_labels_are_permuted_within_platform_where_every_cry_has_one(scores_of, 
     assert np.diff(document["permutation"]["null"]["edges"]).min() > 0
     ids = [str(c) for c in np.unique(scores_of().clip_id)]
     two = {c: ("ios", "android")[i % 2] for i, c in enumerate(ids)}
-    named = evaluate(scores_of(), config=QUICK, platforms=two)["permutation"]
+    named = evaluate(scores_of(), config=QUICK, metadata={"platform": two})["permutation"]
     assert (named["within"], named["strata"]) == ("platform", 2)
     assert "never across a platform" in named["unit"]
     cry = str(scores_of().clip_id[scores_of().gate == 1][0])
-    partly = evaluate(scores_of(), config=QUICK, platforms={k: v for k, v in two.items() if k != cry})
+    rest = {k: v for k, v in two.items() if k != cry}
+    partly = evaluate(scores_of(), config=QUICK, metadata={"platform": rest})
     assert partly["permutation"]["within"] == "site"
 
 
