@@ -139,7 +139,7 @@ def test_hung_server_is_replaced(work_dir: Path, monkeypatch: pytest.MonkeyPatch
 
 def _impatient(healthy, pid):  # type: ignore[no-untyped-def]
     """The real check without its patience: a stopped process accepts connections and never answers."""
-    return lambda running, secret: running.pid != pid and healthy(running, secret)
+    return lambda folder, running, secret: running.pid != pid and healthy(folder, running, secret)
 
 
 def test_server_that_was_never_recorded_is_replaced(work_dir: Path) -> None:
