@@ -18,6 +18,10 @@ PART_NAMES: Final = ("train", "val", "test")
 UNKNOWN: Final = -1
 
 
+CALL: Final = "call"
+"""Label of the synthetic calls among public noise: sounds that are learned as non-cries, and are no background."""
+
+
 @dataclass(frozen=True)
 class SiteFrames:
     """One site's one-second frames, VAD-kept, with their clips.

@@ -9,14 +9,15 @@ A frame as recorded goes through what another phone, room and day would do to it
 A batch holds a few frames of each of its recordings, which share microphone, noise and SNR. The label is the recording's: not
 every second of it need be a cry (multiple-instance learning; the pooling is that of `models.predict`). Half of them are cries.
 The other half are the site's own non-cries and public noise, which every site has: a ward that never uploaded anything but cries
-learns what is none from there.
+learns what is none from there. Among public noise are synthetic calls. They are drawn with a share of their own, however many
+there are, and never mixed in: a call over a cry would be a background that no room has, and half of what is heard of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from models.augment import mask_bands, mix_log_mel
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError
-from models.frames import TRAIN, SiteFrames
+from models.frames import CALL, TRAIN, UNKNOWN, SiteFrames
 
 FrameArray = npt.NDArray[np.float16]
 
@@ -48,6 +49,7 @@ class AugmentConfig:
     mask_rows: int = 10
     mask_steps: int = 20
     own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
+    call_share: float = 0.25  # of the public non-cries: synthetic calls, where there are any
     frames_per_clip: int = 4
 
     def __post_init__(self) -> None:
@@ -60,8 +62,10 @@ class AugmentConfig:
             raise ConfigError(
                 f"augmentation: SNRs from {self.snr_low} to {self.snr_high} dB are no range within ±60"
             )
-        if not 0.0 <= self.clean_share <= 1.0 or not 0.0 <= self.own_share <= 0.5:
-            raise ConfigError("augmentation: clean_share must lie in [0, 1] and own_share in [0, 0.5]")
+        if min(self.clean_share, self.call_share) < 0.0 or max(self.clean_share, self.call_share) > 1.0:
+            raise ConfigError("augmentation: clean_share and call_share must lie in [0, 1]")
+        if not 0.0 <= self.own_share <= 0.5:
+            raise ConfigError("augmentation: own_share must lie in [0, 0.5]")
         if (
             min(self.snr_spread, self.microphone, self.mask_rows, self.mask_steps) < 0
             or self.microphone_points < 2
@@ -90,7 +94,7 @@ class GateBatches:
 
     Args:
         sites: frames of cries and non-cries; other parts than TRAIN are never drawn.
-        public: public noise, drawn as non-cries and mixed in; its TRAIN part alone.
+        public: public noise, drawn as non-cries and mixed in, and synthetic calls, which are drawn alone; the TRAIN part alone.
         mel: the front end the frames were made with.
         cfg: how frames are altered.
 
@@ -110,8 +114,13 @@ class GateBatches:
         self._n_reasons = len(public.reasons)
         self._cries = _Pool([(s, 1) for s in sites])
         self._own = _Pool([(s, 0) for s in sites])
-        self._public = _Pool([(public, 0)])
-        self._noise = _Pool([(public, 0), *((s, 0) for s in sites)])
+        noise, calls = _apart(public)
+        self._public, self._calls = _Pool([(noise, 0)]), _Pool([(calls, 0)])
+        self._noise = _Pool([(noise, 0), *((s, 0) for s in sites)])
+        if not len(self._public):  # a corpus without noise has the calls alone
+            self._public, self._calls = self._calls, self._public
+        if not len(self._noise):
+            self._noise = self._public
         if not len(self._cries) or not len(self._public):
             raise DataError(
                 "the gate needs cries and public noise to learn from: look at the roles and parts of the manifest"
@@ -129,8 +138,11 @@ class GateBatches:
         n_own = round(cfg.own_share * size) if len(self._own) else 0
         # a site with two non-cries would hear them in every batch: it draws each no more often than twice
         n_own = min(n_own, 2 * len(self._own))
+        n_public = size - n_cry - n_own
+        n_calls = int((rng.random(n_public) < cfg.call_share).sum()) if len(self._calls) else 0
         drawn = [
-            self._cries.draw(rng, n_cry, k), self._own.draw(rng, n_own, k), self._public.draw(rng, size - n_cry - n_own, k)
+            self._cries.draw(rng, n_cry, k), self._own.draw(rng, n_own, k),
+            self._public.draw(rng, n_public - n_calls, k), self._calls.draw(rng, n_calls, k),
         ]  # fmt: skip
         frames = np.concatenate([f for f, _ in drawn])
         reason = np.concatenate([r for _, r in drawn])
@@ -167,6 +179,16 @@ class GateBatches:
         )
         power = (torch.exp(x_BMF) - self._mel.floor).clamp_min(0.0) * torch.exp(gain).transpose(1, 2)
         return torch.log(power + self._mel.floor)
+
+
+def _apart(public: SiteFrames) -> tuple[SiteFrames, SiteFrames]:
+    """Noise without the synthetic calls, and the calls without noise: the others' label is unknown there."""
+    calls = public.label == CALL
+    noise, alone = (
+        replace(public, gate=np.where(hidden, UNKNOWN, public.gate).astype(np.int8))
+        for hidden in (calls, ~calls)
+    )
+    return noise, alone
 
 
 class _Pool:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from models.config import SAMPLE_RATE, LogMelConfig
-from models.frames import TRAIN, UNKNOWN, SiteFrames
+from models.frames import CALL, TRAIN, UNKNOWN, SiteFrames
 from models.log_mel import LogMel
 from models.seeds import derive_seed
 from models.segmentation import VadConfig, frames
@@ -32,7 +32,7 @@ CLIPS: Final = 320
 def call_frames(
     reasons: tuple[str, ...], mel: LogMelConfig, vad: VadConfig, clips: int = CLIPS
 ) -> SiteFrames:
-    """Frames of that many recordings of calls, of no site and all for training; their label is "call"."""
+    """Frames of that many recordings of calls, of no site and all for training; their label is `CALL`."""
     front = LogMel(mel).eval()
     pieces, clip = [], []
     with one_thread(), torch.inference_mode():
@@ -45,7 +45,7 @@ def call_frames(
         site="", reasons=reasons, log_mel=np.concatenate(pieces), clip=np.array(clip, np.int32),
         view=np.zeros(len(clip), np.int16), snr_db=np.full(len(clip), np.nan, np.float32), gate=np.zeros(clips, np.int8),
         reason=np.full(clips, UNKNOWN, np.int16), part=np.full(clips, TRAIN, np.int8), group=names, clip_id=names,
-        label=np.full(clips, "call"),
+        label=np.full(clips, CALL),
     )  # fmt: skip
 
 

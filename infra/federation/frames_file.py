@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from models.config import LogMelConfig
 from models.errors import DataError
-from models.frames import UNKNOWN
+from models.frames import CALL, UNKNOWN
 
 _META: Final = "cryfed.frames"
 _LABELS: Final = ("clip", "view", "gate", "reason", "part")
@@ -26,12 +26,12 @@ _BATCH: Final = 256
 
 @dataclass(frozen=True)
 class FramesFile:
-    """Labels by name as in `models.frames.SiteFrames`, and `infant`: the group of each clip, numbered within the file.
+    """Labels by name as in `models.frames.SiteFrames`, `infant`: the group of each clip, numbered within the file, and `call`.
 
     Attributes:
         path: the file.
         reasons: its label set.
-        labels: `clip` and `view` (N,) by frame; `gate`, `reason`, `part` and `infant` by clip.
+        labels: `clip` and `view` (N,) by frame; `gate`, `reason`, `part`, `infant` and `call` (is it a synthetic call?) by clip.
     """
 
     path: Path
@@ -62,6 +62,12 @@ class FramesFile:
             raise DataError(
                 f"{path} does not name the group of each of its {n_clips} clips; extract them again"
             )
+        names = described.get("label")
+        if not isinstance(names, list) or len(names) != n_clips:
+            raise DataError(
+                f"{path} does not name the label of each of its {n_clips} clips; extract them again"
+            )
+        labels["call"] = np.array(names, dtype=str) == CALL
         labels["infant"] = np.unique(np.array(groups, dtype=str), return_inverse=True)[1].astype(np.int32)
         if (
             len(shape) != 3

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from infra.federation.frames_file import FramesFile
 from models.errors import DataError
-from models.frames import TRAIN, VAL, SiteFrames
+from models.frames import CALL, TRAIN, VAL, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
 from models.local_step import TokenSet
 from models.network import CryNet
@@ -66,7 +66,7 @@ def load_gate_frames(features: Path, public: Path, net: CryNet, augment: Augment
 
 
 def _training(file: FramesFile) -> SiteFrames:
-    """The frames of labelled training clips as recorded; names are left behind."""
+    """The frames of labelled training clips as recorded; names are left behind, but which ones are synthetic calls."""
     labels = file.labels
     rows = np.flatnonzero((file.part == TRAIN) & (labels["view"] == 0) & file.known)
     clips = len(labels["gate"])
@@ -74,5 +74,6 @@ def _training(file: FramesFile) -> SiteFrames:
     return SiteFrames(
         site="", reasons=file.reasons, log_mel=file.read(rows), clip=labels["clip"][rows], view=labels["view"][rows],
         snr_db=np.full(len(rows), np.nan, np.float32), gate=labels["gate"], reason=labels["reason"], part=labels["part"],
-        group=labels["infant"].astype(str) if clips else blank, clip_id=blank, label=blank,
+        group=labels["infant"].astype(str) if clips else blank, clip_id=blank,
+        label=np.where(labels["call"], CALL, ""),
     )  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError
-from models.frames import TEST, TRAIN, SiteFrames
+from models.frames import CALL, TEST, TRAIN, SiteFrames
 from models.gate_batches import AugmentConfig, GateBatches
 
 MEL = LogMelConfig()
@@ -147,3 +147,29 @@ def test_what_cannot_teach_a_gate_is_refused(site: Site) -> None:
     for bad in ({"snr_low": 30.0}, {"clean_share": 1.5}, {"microphone": -1.0}):
         with pytest.raises(ConfigError):
             AugmentConfig(**bad)
+
+
+def test_calls_have_a_share_of_their_own_and_are_never_mixed_in(site: Site) -> None:
+    """However many there are: by their number alone they would be 19 of 20 public non-cries, and of the noise."""
+    own, public = site("a", [1] * 10, [3] * 10), site("", [0] * 20, [1] * 20, 60.0)
+    public = replace(public, label=np.array(["rain"] + [CALL] * 19))
+    clips, _ = drawn(GateBatches([own], public, MEL, AS_THEY_ARE), 400)
+    others = clips[clips >= 60]
+    assert len(others) == 200
+    assert 0.15 < (others > 60).mean() < 0.35
+    none = replace(AS_THEY_ARE, call_share=0.0)
+    assert (drawn(GateBatches([own], public, MEL, none), 400)[0] <= 60).all()
+
+    slope = np.linspace(-2.0, 2.0, MEL.n_mels, dtype=np.float16)[None, :, None]
+    sloping = np.where((public.clip > 0)[:, None, None], public.log_mel + slope, public.log_mel)
+    loud = replace(AS_THEY_ARE, clean_share=0.0, snr_low=-20.0, snr_high=-20.0, snr_spread=0.0)
+    public = replace(public, log_mel=sloping.astype(np.float16))
+    batch = GateBatches([own], public, MEL, loud).draw(np.random.default_rng(0), 100)
+    cries = batch.x[:50, :, 0].numpy()
+    assert np.ptp(cries, axis=1).max() < 1e-3  # rain alone, which is as loud in every band
+
+
+def test_calls_alone_are_all_that_a_corpus_without_noise_has(site: Site) -> None:
+    calls = replace(site("", [0] * 4, [1] * 4, 60.0), label=np.array([CALL] * 4))
+    clips, cry = drawn(GateBatches([site("a", [1], [3])], calls, MEL, AS_THEY_ARE), 40)
+    assert (clips[cry == 0] >= 60).all()
