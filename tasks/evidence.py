@@ -43,7 +43,7 @@ def train(world: Path, plan: Plan, folder: Path) -> None:
 @task(name="evidence: sounds", persist_result=False)
 def play(manifest: Path, world: Path, plan: Plan, folder: Path) -> Heard:
     """Play altered cries, probes and long recordings to the networks that were kept."""
-    networks = fold_networks(load_world(world), manifest.parent.resolve(), plan.kept, folder / CELLS)
+    networks = fold_networks(load_world(world), manifest, plan.kept, folder / CELLS)
     with StageProgress(Board(), "sounds") as progress:
         return hear(
             networks, plan.hearing, folder / HEARD, plan.command,

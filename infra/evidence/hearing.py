@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from infra.data.audio import ReadLimits, read_audio, write_bytes
+from infra.data.manifest import load_manifest
 from infra.digest import digest_file, digest_json
 from infra.evidence import long_track, panel
 from infra.evidence.behaviour import Cry, behaviour_document, fits
@@ -28,6 +29,7 @@ from infra.evidence.folds import Folds
 from infra.evidence.long_recordings import fold_tracks, long_recordings_document
 from infra.evidence.panel import Judge
 from infra.evidence.soundscape import SoundscapeConfig
+from infra.evidence.unlabelled import unlabelled_document, unlabelled_rows
 from infra.evidence.world import World
 from infra.processes import in_processes
 from models.adapters import merge_adapters
@@ -80,6 +82,7 @@ class Networks:
     model: ModelConfig
     reasons: tuple[str, ...]
     name: str
+    unlabelled: pd.DataFrame | None = None  # clips without a label, to be heard beside
 
     def load(self, fold: int) -> CryNet:
         """One of them, its adapters merged: they say the same, sooner."""
@@ -93,26 +96,29 @@ class Networks:
         return digest_json({"weights": weights, "calibration": self.calibrations[fold].to_dict()})
 
 
-def fold_networks(world: World, root: Path, cells: Sequence[Cell], folder: Path) -> Networks:
+def fold_networks(world: World, manifest: Path, cells: Sequence[Cell], folder: Path) -> Networks:
     """The networks of an arm's folds.
 
     Args:
         world: that they were trained in.
-        root: the manifest's folder.
+        manifest: the table that it was made from.
         cells: one a fold, in the order of the folds.
         folder: of their results.
 
     Raises:
         DataError: one of them is not trained, or its network was not kept.
+        ManifestError: the table cannot be read.
     """
     files = tuple(CellFiles.of(cell, world.digest, folder) for cell in cells)
     for cell, at in zip(cells, files, strict=True):
         if not at.complete(network=True):
             raise DataError(f"the network of {cell.arm.name}, fold {cell.fold} is not there: run again")
     scores = [at.load_scores() for at in files]
+    loaded = load_manifest(manifest)
     return Networks(
-        world.rows, root, world.folds, files, tuple(cross_fitted(scores, cell.fold) for cell in cells),
+        world.rows, loaded.root, world.folds, files, tuple(cross_fitted(scores, cell.fold) for cell in cells),
         world.model, world.reasons, name=f"{cells[0].arm.name}, {len(cells)} folds",
+        unlabelled=unlabelled_rows(loaded.table, world.rows, world.folds),
     )  # fmt: skip
 
 
@@ -211,7 +217,11 @@ def held_out_cries(networks: Networks, most: int) -> list[Cry]:
 def _behaviour(networks: Networks, cfg: HearingConfig, cache: Path, command: str) -> Json:
     digests = [networks.digest(fold) for fold in range(len(networks.files))]
     clips = sorted(networks.rows["sha256"])
-    what = {"networks": digests, "clips": clips, "cfg": _asked(cfg)}
+    others = networks.unlabelled
+    what = {
+        "networks": digests, "clips": clips, "cfg": _asked(cfg),
+        "unlabelled": [] if others is None else sorted(others["sha256"]),
+    }  # fmt: skip
     path = cache / f"behaviour-{digest_json(what)[:12]}.json"
     if path.is_file():
         return {**json.loads(path.read_text()), "command": command}
@@ -226,6 +236,8 @@ def _behaviour(networks: Networks, cfg: HearingConfig, cache: Path, command: str
         " A cry is put to the network of its fold, which met nothing of its device; probes are dealt to the networks in turn. "
         "Calibrations are fitted on the out-of-fold scores of the other folds' clips."
     )
+    if others is not None:
+        document["unlabelled"] = unlabelled_document(judges, others, networks.root, cfg.resamples)
     document["name"] = networks.name
     document["cries"]["synthetic"] = bool(networks.rows["corpus"].str.startswith("synth").all())
     write_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode())

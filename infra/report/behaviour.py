@@ -34,7 +34,7 @@ def render_behaviour(document: Json, nav: Sequence[Link] = ()) -> str:
     templates = environment(_FOLDER)
     templates.filters.update(num=num, est=est, pct=pct, share=share, tiny=tiny)
     return templates.get_template("behaviour.html.j2").render(
-        {"name": "", **document},
+        {"name": "", "unlabelled": [], **document},
         css=stylesheet(),
         nav=nav,
         by=checks,

@@ -105,7 +105,7 @@ def test_cries_of_every_fold_are_put_to_the_network_that_never_met_them(world: P
 
 def test_networks_that_are_not_there_are_named(world: Path, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="network of federated, fold 0 is not there"):
-        fold_networks(load_world(world), corpus.parent, QUICK.kept, tmp_path)
+        fold_networks(load_world(world), corpus, QUICK.kept, tmp_path)
 
 
 def test_clips_that_do_not_suffice_are_a_reason_and_no_failure(
