@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.augment import mask_bands, mix_log_mel
 from models.config import LogMelConfig
 from models.errors import ConfigError, DataError
-from models.frames import CALL, TRAIN, UNKNOWN, SiteFrames
+from models.frames import CALL, CALL_SHARE, TRAIN, UNKNOWN, SiteFrames
 
 FrameArray = npt.NDArray[np.float16]
 
@@ -49,7 +49,7 @@ class AugmentConfig:
     mask_rows: int = 10
     mask_steps: int = 20
     own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
-    call_share: float = 0.25  # of the public non-cries: synthetic calls, where there are any
+    call_share: float = CALL_SHARE  # of the public non-cries: synthetic calls, where there are any
     frames_per_clip: int = 4
 
     def __post_init__(self) -> None:

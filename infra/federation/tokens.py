@@ -18,7 +18,7 @@ from infra.digest import digest_file, digest_json
 from infra.federation.files import decode_arrays, encode_arrays, write_atomic
 from infra.federation.frames_file import FramesFile
 from models.errors import DataError, IntegrityError, OutputError
-from models.frames import TRAIN, VAL
+from models.frames import CALL_SHARE, TRAIN, VAL
 from models.local_step import TokenSet, pool_tokens
 from models.network import CryNet
 from models.predict import frame_tokens
@@ -90,7 +90,8 @@ def load_site_tokens(
     clip, infant = own.labels["clip"], own.labels["infant"]
     train, infants = sets["train"], infant[clip[rows["train"]]]
     if public is not None:
-        train = _beside(train, sets["public"])
+        calls = noise.labels["call"][noise.labels["clip"][rows["public"]]]
+        train = _beside(train, _share_of_calls(sets["public"], calls))
         infants = np.concatenate([infants, np.full(len(sets["public"]), PUBLIC, np.int32)])
     return SiteTokens(train, sets["val"], clip[rows["val"]], infants)
 
@@ -100,6 +101,15 @@ def _beside(own: TokenSet, public: TokenSet) -> TokenSet:
     mine = float(own.weight[own.gate == 0].sum())
     share = mine / float(public.weight.sum()) if mine > 0 and len(public) else 1.0
     return pool_tokens([own, replace(public, weight=(share * public.weight).astype(np.float32))])
+
+
+def _share_of_calls(public: TokenSet, calls: npt.NDArray[np.bool_]) -> TokenSet:
+    """Synthetic calls weigh `CALL_SHARE` of the set, however many there are, as in `models.gate_batches`."""
+    loud, others = float(public.weight[calls].sum()), float(public.weight[~calls].sum())
+    if loud == 0.0 or others == 0.0:
+        return public
+    factor = CALL_SHARE * others / ((1.0 - CALL_SHARE) * loud)
+    return replace(public, weight=np.where(calls, factor * public.weight, public.weight).astype(np.float32))
 
 
 def features_digest(features: Path) -> str:

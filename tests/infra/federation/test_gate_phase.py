@@ -22,6 +22,7 @@ from infra.federation.rounds import federate
 from infra.federation.tokens import PUBLIC, load_site_tokens, material_digest
 from models.adapters import adapter_schema, get_vector
 from models.errors import ConfigError, DataError, FederationError
+from models.frames import CALL, CALL_SHARE, TRAIN
 from models.gate_batches import AugmentConfig
 from models.gate_training import GATE_SERVER, train_gate_federated
 from models.state import load_arrays
@@ -123,6 +124,24 @@ def test_public_noise_stands_beside_the_sites_own_non_cries(tmp_path: Path) -> N
     weight = found.train.weight
     own = weight[~public & (found.train.gate == 0)].sum()
     assert weight[public].sum() == pytest.approx(own, rel=1e-5)
+
+
+def test_calls_weigh_a_quarter_of_the_public_ones_however_many_there_are(tmp_path: Path) -> None:
+    job = gate_job(tmp_path)
+    net, base = load_base(job.base_model, job.model(), job.reasons)
+    frames = load_frames(job.public)
+    call = np.arange(len(frames.gate)) > 0
+    save_frames(replace(frames, label=np.where(call, CALL, "rain")), job.public)
+    site = job.sites[0]
+    digest = material_digest(site.features, job.public)
+    found = load_site_tokens(site.features, site.folder, net, base, digest, job.public)
+    public = found.train_infant == PUBLIC
+    rows = np.flatnonzero((frames.part == TRAIN)[frames.clip])
+    weight, loud = found.train.weight[public], call[frames.clip[rows]]
+    assert 0 < loud.sum() < len(loud)
+    assert weight[loud].sum() == pytest.approx(CALL_SHARE * weight.sum(), rel=1e-5)
+    own = found.train.weight[~public & (found.train.gate == 0)].sum()
+    assert weight.sum() == pytest.approx(own, rel=1e-5)
 
 
 def test_a_site_under_differential_privacy_sits_it_out(tmp_path: Path) -> None:
