@@ -21,7 +21,7 @@ UNKNOWN: Final = -1
 CALL: Final = "call"
 """Label of the synthetic calls among public noise: sounds that are learned as non-cries, and are no background."""
 
-CALL_SHARE: Final = 0.5
+CALL_SHARE: Final = 0.25
 """Of the public non-cries that are drawn: calls, however many there are."""
 
 

@@ -48,7 +48,7 @@ class AugmentConfig:
     microphone_points: int = 6  # over the mel bands, straight lines between them
     mask_rows: int = 10
     mask_steps: int = 20
-    own_share: float = 0.2  # of a batch: the site's own non-cries, where there are any
+    own_share: float = 0.3  # of a batch: the site's own non-cries, where there are any
     call_share: float = CALL_SHARE  # of the public non-cries: synthetic calls, where there are any
     frames_per_clip: int = 4
 

@@ -126,7 +126,7 @@ def test_public_noise_stands_beside_the_sites_own_non_cries(tmp_path: Path) -> N
     assert weight[public].sum() == pytest.approx(own, rel=1e-5)
 
 
-def test_calls_weigh_half_of_the_public_ones_however_many_there_are(tmp_path: Path) -> None:
+def test_calls_weigh_a_quarter_of_the_public_ones_however_many_there_are(tmp_path: Path) -> None:
     job = gate_job(tmp_path)
     net, base = load_base(job.base_model, job.model(), job.reasons)
     frames = load_frames(job.public)
