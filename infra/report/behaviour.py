@@ -54,7 +54,9 @@ def tiny(value: float | None) -> str:
 def answer(document: Json) -> str:
     """The page's first sentence: how many checks hold, and which do not."""
     checks = document["checks"]
-    failed = [f"{c['what'].replace('-', '−')} ({TITLES[c['check']].lower()})" for c in checks if not c["passed"]]
+    failed = [
+        f"{c['what'].replace('-', '−')} ({TITLES[c['check']].lower()})" for c in checks if not c["passed"]
+    ]
     if not failed:
         return f"All {len(checks)} checks hold."
     return f"{len(checks) - len(failed)} of {len(checks)} checks hold; what fails is {', '.join(failed)}."
