@@ -62,7 +62,7 @@ class FramesFile:
             raise DataError(
                 f"{path} does not name the group of each of its {n_clips} clips; extract them again"
             )
-        names = described.get("label")
+        names = described.get("label", [""] * n_clips)
         if not isinstance(names, list) or len(names) != n_clips:
             raise DataError(
                 f"{path} does not name the label of each of its {n_clips} clips; extract them again"
