@@ -84,6 +84,17 @@ def group_bootstrap(
     return group_bootstrap_many(column, group, **how)[0]
 
 
+def mean_interval(
+    values: npt.NDArray[np.float64], group: npt.ArrayLike, **how: Unpack[Resampling]
+) -> Interval:
+    """`group_bootstrap` of the mean of values (n,)."""
+
+    def mean(weight: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        return np.asarray(values.mean()) if weight is None else (weight @ values) / weight.sum(1)
+
+    return group_bootstrap(mean, group, **how)
+
+
 def group_bootstrap_many(
     statistics: Statistic,
     group: npt.ArrayLike,

@@ -21,7 +21,7 @@ from infra.data.synth.voice import render_cry
 from infra.evidence.panel import Judge, Panel, Wave
 from infra.evidence.probe_sounds import PROBES, probe
 from models.augment import mix_at_snr
-from models.bootstrap import group_bootstrap, group_bootstrap_many
+from models.bootstrap import group_bootstrap_many, mean_interval
 from models.config import FRAME_SAMPLES, SAMPLE_RATE
 from models.errors import DataError
 from models.seeds import derive_seed
@@ -258,10 +258,7 @@ def _check(name: str, what: str, measured: float, bar: float, **more: Any) -> Js
 
 
 def _mean(values: _Floats, clips: Sequence[Cry], resamples: int) -> Json:
-    def mean(w: _Floats | None) -> _Floats:
-        return values.mean() if w is None else (w @ values) / w.sum(1)
-
-    return group_bootstrap(mean, np.array([c.group for c in clips]), seed=0, resamples=resamples).to_dict()
+    return mean_interval(values, np.array([c.group for c in clips]), seed=0, resamples=resamples).to_dict()
 
 
 def _upper(interval: Json) -> float:

@@ -25,7 +25,7 @@ from infra.evidence.folds import Folds
 from infra.evidence.long_track import Scorer, Track, listen, load_track, save_track
 from infra.evidence.sound_material import HALVES, Half, held_out, synthetic_infants
 from infra.evidence.soundscape import Soundscape, SoundscapeConfig
-from models.bootstrap import group_bootstrap, group_bootstrap_many
+from models.bootstrap import group_bootstrap, group_bootstrap_many, mean_interval
 from models.errors import DataError
 from models.seeds import derive_seed
 
@@ -276,10 +276,7 @@ class _Evaluation:
         return group_bootstrap(rate, self._group, seed=SEED, resamples=self._resamples).to_dict()
 
     def _mean(self, values: _Floats, group: npt.NDArray[np.str_], *, share: bool = False) -> Json:
-        def mean(w: _Floats | None) -> _Floats:
-            return values.mean() if w is None else (w @ values) / w.sum(1)
-
-        out = group_bootstrap(mean, group, seed=SEED, resamples=self._resamples).to_dict()
+        out = mean_interval(values, group, seed=SEED, resamples=self._resamples).to_dict()
         return _no_event(out, len(np.unique(group))) if share else out
 
     def _latency(self, latency: _Floats) -> Json:

@@ -6,19 +6,18 @@ says what they are, they show whether networks learned infants or the phones tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from infra.data.audio import ReadLimits, read_audio
 from infra.evidence.behaviour import fits
 from infra.evidence.folds import Folds
 from infra.evidence.panel import Judge, Panel
-from models.bootstrap import group_bootstrap
+from models.bootstrap import mean_interval
 
 Json = dict[str, Any]
 
@@ -67,9 +66,7 @@ def unlabelled_document(
         heard = [wave for wave, keep in zip(waves, kept, strict=True) if keep]
         verdicts = Panel(judges, judge.tolist()).ask(heard)
         groups = some["group"].to_numpy()[kept].astype(str)
-        share = group_bootstrap(
-            _mean_of(verdicts.cry.astype(np.float64)), groups, seed=0, resamples=resamples
-        )
+        share = mean_interval(verdicts.cry.astype(np.float64), groups, seed=0, resamples=resamples)
         out.append(
             {
                 "corpus": str(corpus), "label": str(label), "clips": len(heard), "groups": len(set(groups)),
@@ -78,7 +75,3 @@ def unlabelled_document(
             }
         )  # fmt: skip
     return out
-
-
-def _mean_of(values: npt.NDArray[np.float64]) -> Callable[[npt.NDArray[np.float64] | None], npt.NDArray]:
-    return lambda w: np.asarray(values.mean()) if w is None else (w @ values) / w.sum(1)

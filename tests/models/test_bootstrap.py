@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import metrics
-from models.bootstrap import group_bootstrap, group_draws
+from models.bootstrap import group_bootstrap, group_draws, mean_interval
 
 
 def _mean_of(x):
@@ -15,6 +15,12 @@ def _mean_of(x):
         return (w * x).sum(-1) / w.sum(-1)
 
     return statistic
+
+
+def test_the_interval_of_a_mean_is_that_of_the_statistic_written_out():
+    values, group = np.arange(12.0) ** 2, np.repeat(["a", "b", "c", "d"], 3)
+    same = group_bootstrap(_mean_of(values), group, seed=3, resamples=40)
+    assert mean_interval(values, group, seed=3, resamples=40) == same
 
 
 def test_every_resample_draws_as_many_groups_as_there_are():
